@@ -1,0 +1,41 @@
+# One stamp file per environment: every target builds it when it is missing or stale.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+# uv does not read pip's settings: hand it the wheel folder that pip was given (empty on most machines).
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Ray starts many Python processes; without bytecode each one would compile torch and diffusers again.
+export UV_COMPILE_BYTECODE = 1
+
+.PHONY: demo test test-slow check bench lock clean
+
+demo: $(VENV)/.stamp
+	$(BIN)/wanray tiny t2v-a14b .demo/model
+	$(BIN)/wanray render configs/demo.yaml
+
+test: $(VENV)/.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.stamp
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/pyright && $(BIN)/deptry .
+
+bench: $(VENV)/.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q uv; }
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e . --group dev
+	touch $@
+
+# Exact versions of everything but what torch itself pins (its CUDA packages), so that one file is right
+# for the CPU and the CUDA build of torch.
+lock: $(VENV)/.stamp
+	echo torch==2.13.0 | $(BIN)/uv pip compile -q --python-version 3.11 --group dev -c /dev/stdin \
+	    --no-annotate --no-header -o constraints.txt pyproject.toml
+	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^(nvidia-|cuda-|triton==)/d' constraints.txt
+
+clean:
+	rm -rf $(VENV) .demo
