@@ -1,0 +1,1 @@
+"""Measurements behind wanray's claims about speed; `make bench` runs them all."""

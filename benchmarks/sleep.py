@@ -1,0 +1,37 @@
+"""A stage that only waits: what remains of a pipeline's time is overhead."""
+
+import time
+from dataclasses import dataclass, replace
+
+from wanray.records import Clip, Record
+from wanray.stage import Report, Worker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SleepConfig:
+    """seconds: of every record. name: key under which start and end are noted. last: the record ends here."""
+
+    name: str
+    seconds: float
+    last: bool = False
+
+
+class Sleep:
+    """Waits, and notes in `topology` when it began and ended (Unix seconds)."""
+
+    def __init__(self, config: SleepConfig) -> None:
+        self.config = config
+
+    def setup(self, worker: Worker) -> None:
+        """Nothing to load."""
+
+    def run(self, record: Record, report: Report) -> Record:
+        """Wait."""
+        start = time.time()
+        time.sleep(self.config.seconds)
+        times = {self.config.name: [start, time.time()]}
+        clip = Clip(path="", sha256="", bytes=0, codec="", width=0, height=0, num_frames=0, fps=1.0)
+        return replace(record, topology=record.topology | times, clip=clip if self.config.last else None)
+
+    def close(self) -> None:
+        """Nothing to free."""

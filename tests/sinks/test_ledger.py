@@ -1,0 +1,167 @@
+import hashlib
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wanray.errors import FailureClass
+from wanray.records import Failure, Record, Request
+from wanray.registry import Guidance
+from wanray.sinks.index import append_index
+from wanray.sinks.ledger import Ledger, clip_folder, video_name
+from wanray.storage import Store
+
+REQUEST = Request(
+    task="t2v",
+    prompt="a cat",
+    negative_prompt="",
+    width=32,
+    height=32,
+    num_frames=5,
+    fps=16.0,
+    seed=0,
+    steps=2,
+    shift=5.0,
+    guidance=Guidance(high=5.0, low=5.0),
+    solver="unipc",
+)
+FAILURE = Failure(stage="decode", failure_class=FailureClass.MODEL, message="NaN in latents", attempts=3)
+
+
+@pytest.fixture(params=["local", "s3"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    url = str(tmp_path / "out") if request.param == "local" else request.getfixturevalue("s3_url")
+    return Ledger(Store.open(url))
+
+
+@pytest.fixture
+def local_ledger(tmp_path: Path) -> Ledger:
+    return Ledger(Store.open(str(tmp_path / "out")))
+
+
+def key_of(number: int) -> str:
+    return hashlib.sha256(b"%d" % number).hexdigest()
+
+
+def commit(ledger: Ledger, key: str, mp4: bytes) -> bool:
+    record = Record(key=key, ids=("1",), request=REQUEST)
+    meta = {"key": key, "video": {"path": f"{clip_folder(key)}/{video_name(mp4)}"}}
+    return ledger.commit(record, mp4, b"poster", {"latents.safetensors": b"latents"}, meta)
+
+
+def index_row(key: str) -> dict[str, Any]:
+    return {"key": key, "ids": ["1"], "prompt": "a cat", "tags": "{}"}
+
+
+def test_a_commit_stores_payload_and_meta(ledger: Ledger) -> None:
+    key = key_of(1)
+    assert ledger.read_meta(key) is None
+    assert commit(ledger, key, b"video")
+    meta = ledger.read_meta(key)
+    assert meta is not None
+    assert ledger.store.read(meta["video"]["path"]) == b"video"
+    expected = ["latents.safetensors", "meta.json", "poster.jpg", video_name(b"video")]
+    assert ledger.store.names(clip_folder(key)) == expected
+
+
+def test_a_second_commit_changes_nothing(ledger: Ledger) -> None:
+    key = key_of(1)
+    assert commit(ledger, key, b"first")
+    before = {path: ledger.store.read(path) for path in ledger.store.find("")}
+    assert not commit(ledger, key, b"second")
+    assert {path: ledger.store.read(path) for path in ledger.store.find("")} == before
+
+
+def test_what_a_killed_attempt_left_is_removed(ledger: Ledger) -> None:
+    key = key_of(1)
+    ledger.store.write(f"{clip_folder(key)}/video-00000000.mp4", b"of a killed attempt")
+    assert commit(ledger, key, b"video")
+    assert videos(ledger, key) == [video_name(b"video")]
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_of_racing_commits_one_wins_with_its_own_video(ledger: Ledger, same: bool) -> None:
+    barrier = threading.Barrier(4)
+
+    def attempt(key: str, number: int) -> bool:
+        barrier.wait()
+        return commit(ledger, key, b"same" if same else b"%d" % number)
+
+    with ThreadPoolExecutor(4) as pool:
+        for key in map(key_of, range(4)):
+            wins = list(pool.map(attempt, [key] * 4, range(4)))
+            assert wins.count(True) == 1
+            meta = ledger.read_meta(key)
+            assert meta is not None
+            assert videos(ledger, key) == [Path(meta["video"]["path"]).name]
+            assert meta["video"]["path"].endswith(video_name(b"same" if same else b"%d" % wins.index(True)))
+
+
+def test_committed_keys_are_those_with_a_meta(ledger: Ledger) -> None:
+    keys = [key_of(number) for number in range(4)]
+    for key in keys:
+        commit(ledger, key, b"video")
+    ledger.store.write(f"{clip_folder(key_of(99))}/video-00000000.mp4", b"not committed")
+    ledger.store.write("clips/README.txt", b"not a prefix")
+    ledger.store.write("clips/ab/README.txt", b"not a clip")
+    expected = set(map(bytes.fromhex, keys))
+    assert ledger.committed_keys() == expected
+    append_index(ledger.store, "run-1", [index_row(key) for key in keys[:3]], 0)
+    append_index(ledger.store, "run-1", [index_row(key_of(77))], 1)  # its folder was deleted
+    assert ledger.committed_keys() == expected
+
+
+def test_a_store_without_clips_has_no_committed_keys(ledger: Ledger) -> None:
+    assert ledger.committed_keys() == set()
+    assert ledger.failures() == []
+
+
+@pytest.mark.parametrize("num_indexed", [0, 30, 100])
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_many_clips_of_one_prefix_are_found(tmp_path: Path, kind: str, num_indexed: int) -> None:
+    ledger = Ledger(Store.open(f"memory:/{tmp_path}" if kind == "memory" else str(tmp_path)))
+    keys = [f"ab{key_of(number)[2:]}" for number in range(100)]
+    for key in keys:
+        ledger.store.write(f"{clip_folder(key)}/meta.json", b"{}")
+    ledger.store.write(f"{clip_folder('ab' + key_of(100)[2:])}/poster.jpg", b"not committed")
+    append_index(ledger.store, "run-1", [index_row(key) for key in keys[:num_indexed]], 0)
+    assert ledger.committed_keys() == set(map(bytes.fromhex, keys))
+
+
+def test_a_failure_says_what_happened_and_goes_with_the_commit(ledger: Ledger) -> None:
+    key = key_of(1)
+    ledger.write_failure(key, ("1", "2"), FAILURE, "run-1", REQUEST.to_json())
+    assert ledger.failures() == [key]
+    content = ledger.read_failure(key)
+    assert content is not None
+    assert content.pop("created_at").endswith("+00:00")
+    assert content == {
+        "key": key,
+        "ids": ["1", "2"],
+        "stage": "decode",
+        "class": "model",
+        "message": "NaN in latents",
+        "attempts": 3,
+        "run": "run-1",
+        "request": json.loads(REQUEST.to_json()),
+    }
+    assert commit(ledger, key, b"video")
+    assert ledger.failures() == []
+
+
+def test_a_failure_may_lack_a_request_and_be_removed_twice(local_ledger: Ledger) -> None:
+    key = key_of(1)
+    local_ledger.write_failure(key, ["1"], FAILURE, "run-1", None)
+    content = local_ledger.read_failure(key)
+    assert content is not None
+    assert content["request"] is None
+    local_ledger.remove_failure(key)
+    local_ledger.remove_failure(key)
+    assert local_ledger.read_failure(key) is None
+
+
+def videos(ledger: Ledger, key: str) -> list[str]:
+    return [name for name in ledger.store.names(clip_folder(key)) if name.startswith("video-")]

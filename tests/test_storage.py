@@ -1,0 +1,145 @@
+import pickle
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from wanray.errors import ConfigError, StorageError
+from wanray.storage import Store
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return Store.open(str(tmp_path / "out"))
+    if request.param == "memory":
+        return Store.open(f"memory://{uuid.uuid4().hex}/out")
+    return Store.open(request.getfixturevalue("s3_url"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def shared_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store that other processes see too."""
+    if request.param == "local":
+        return Store.open(str(tmp_path / "out"))
+    return Store.open(request.getfixturevalue("s3_url"))
+
+
+def test_write_replaces_what_read_returns(store: Store) -> None:
+    store.write("a/b/object", b"first")
+    store.write("a/b/object", b"second")
+    assert store.read("a/b/object") == b"second"
+
+
+def test_reading_what_is_absent_raises_file_not_found(store: Store) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.read("a/b/object")
+
+
+def test_create_keeps_what_is_there(store: Store) -> None:
+    assert store.create("a/object", b"first")
+    assert not store.create("a/object", b"second")
+    assert store.read("a/object") == b"first"
+
+
+def test_exists_is_for_objects_only(store: Store) -> None:
+    store.write("a/object", b"")
+    assert store.exists("a/object")
+    assert not store.exists("a")
+    assert not store.exists("a/other")
+
+
+def test_names_and_find_see_each_others_writes(store: Store) -> None:
+    assert store.names("a") == store.find("a") == []
+    for path in ("a/2", "a/1", "a/b/c/3", "ab/4"):
+        store.write(path, b"x")
+    assert store.names("a") == ["1", "2", "b"]
+    assert store.find("a") == ["a/1", "a/2", "a/b/c/3"]
+    assert store.find("") == ["a/1", "a/2", "a/b/c/3", "ab/4"]
+
+
+def test_deleted_objects_are_gone_and_may_be_deleted_again(store: Store) -> None:
+    store.write("a/object", b"x")
+    store.delete("a/object")
+    store.delete("a/object")
+    assert not store.exists("a/object")
+    assert store.find("a") == []
+
+
+def test_check_leaves_nothing_behind(store: Store) -> None:
+    assert store.check()
+    assert store.find("") == []
+
+
+def test_a_pickled_store_opens_the_same_place(store: Store) -> None:
+    store.write("object", b"x")
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy.url == store.url
+    assert copy.read("object") == b"x"
+
+
+def test_of_racing_creates_exactly_one_wins(shared_store: Store) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        wins = list(pool.map(lambda n: shared_store.create("object", b"%d" % n), range(16)))
+    assert wins.count(True) == 1
+    assert shared_store.read("object") == b"%d" % wins.index(True)
+    assert shared_store.names("") == ["object"]
+
+
+def test_objects_larger_than_one_part_arrive_whole(s3_url: str) -> None:
+    data = bytes(range(256)) * (60 << 12)  # s3fs splits above 50 MiB
+    store = Store.open(s3_url)
+    store.write("object", data)
+    assert store.read("object") == data
+
+
+def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Store.open("out").url == str(tmp_path / "out")
+    assert Store.open(f"file://{tmp_path}/out").uri("a") == f"{tmp_path}/out/a"
+
+
+def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.write("a/object", b"x")
+    (tmp_path / "a" / ".unfinished-0").write_bytes(b"half")
+    assert store.names("a") == ["object"]
+    assert store.find("a") == ["a/object"]
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    store = Store.open(str(tmp_path / "file" / "out"))
+    with pytest.raises(
+        StorageError, match=r"cannot create .*file/out/work/probe-.*NotADirectoryError.*; check"
+    ):
+        store.check()
+    with pytest.raises(StorageError, match="cannot write"):
+        store.write("object", b"x")
+
+
+def test_wrong_and_missing_credentials_are_not_shown(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    with pytest.raises(StorageError, match="PermissionError") as refused:
+        Store.open(s3_url).write("object", b"x")
+    assert "not-the-secret" not in str(refused.value)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(StorageError, match="NoCredentialsError"):
+        Store.open(s3_url).create("object", b"x")
+
+
+def test_an_unreachable_endpoint_is_named(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store = Store.open(s3_url)
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:9"):
+        store.create("object", b"x")
+
+
+def test_a_password_in_the_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError) as refused:
+        Store.open("sftp://user:secret@host/out")
+    assert "secret" not in str(refused.value)

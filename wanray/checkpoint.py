@@ -1,0 +1,177 @@
+"""What a checkpoint folder holds, read without torch: model name, sizes, scheduler shift, completeness, digest.
+
+Loads no weights. Knows the Diffusers layout: `model_index.json` and a folder per component.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wanray.errors import ConfigError
+from wanray.registry import Dims, Model, get_model
+
+logger = logging.getLogger(__name__)
+
+CACHED_BYTES = 64 * 2**20
+"""Files from this size on keep their digest in a cache, because hashing them takes a while."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint of a model that the registry knows."""
+
+    path: str
+    """Absolute folder."""
+    model: Model
+    dims: Dims
+    """Of this checkpoint's transformer; tiny ones differ from the registry's."""
+    boundary: float | None
+    """The checkpoint's own `boundary_ratio`; None for one expert."""
+    flow_shift: float
+    """The shift stored with the checkpoint's scheduler; only `numerics.mode=diffusers` uses it."""
+
+    def switch(self, mode: str) -> float | None:
+        """Timestep / 1000 of the expert switch: the official one, or under `diffusers` the checkpoint's."""
+        return self.boundary if mode == "diffusers" else self.model.boundary
+
+    def transformer_folder(self, expert: str) -> str:
+        """Folder name of an expert: Diffusers calls the high-noise one `transformer`."""
+        return "transformer_2" if expert == "low" else "transformer"
+
+
+def open_checkpoint(path: str, name: str | None = None) -> Checkpoint:
+    """Inspect the folder `path`; `name` overrides what the files tell.
+
+    Raises:
+        ConfigError: the folder is missing, of another layout, incomplete or of an unknown model.
+    """
+    folder = Path(path).absolute()
+    index = _read_index(folder)
+    transformer = _read_json(folder / "transformer" / "config.json")
+    model = get_model(name) if name else get_model(_detect(folder, index, transformer))
+    if (len(model.experts) == 2) != ((folder / "transformer_2").is_dir()):
+        have = "two experts" if (folder / "transformer_2").is_dir() else "no transformer_2/ folder"
+        raise ConfigError(f"model.path {folder} has {have}, which does not fit model {model.name}: check model.name")
+    parts = ["text_encoder", "transformer", "vae"] + (["transformer_2"] if len(model.experts) == 2 else [])
+    for part in parts:
+        _check_weights(folder / part)
+    if not (folder / "tokenizer").is_dir():
+        raise ConfigError(f"model.path {folder} is incomplete: tokenizer/ is missing")
+    return Checkpoint(
+        path=str(folder),
+        model=model,
+        dims=_dims(transformer),
+        boundary=index.get("boundary_ratio") if len(model.experts) == 2 else None,
+        flow_shift=float(_read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift", 1.0)),
+    )
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ConfigError(f"model.path {folder} is not a folder: name a checkpoint folder in Diffusers layout")
+    if not (folder / "model_index.json").is_file():
+        raise ConfigError(f"model.path {folder} has no model_index.json: name a checkpoint folder in Diffusers layout")
+    return _read_json(folder / "model_index.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"model.path is incomplete: {path} is missing") from None
+    except ValueError as error:
+        raise ConfigError(f"model.path is damaged: {path} is not JSON ({error})") from None
+
+
+def _detect(folder: Path, index: dict[str, Any], transformer: dict[str, Any]) -> str:
+    pipeline, channels = index.get("_class_name"), transformer.get("in_channels")
+    if pipeline != "WanPipeline" or channels != 16 or index.get("expand_timesteps"):
+        raise ConfigError(
+            f"model.path {folder} holds a {pipeline} with {channels} input channels: "
+            "this version renders the text-to-video models t2v-1.3b, t2v-14b and t2v-a14b"
+        )
+    if (folder / "transformer_2").is_dir() or index.get("boundary_ratio") is not None:
+        return "t2v-a14b"
+    return "t2v-14b" if transformer["num_layers"] == 40 else "t2v-1.3b"
+
+
+def _dims(transformer: dict[str, Any]) -> Dims:
+    return Dims(
+        dim=transformer["num_attention_heads"] * transformer["attention_head_dim"],
+        ffn_dim=transformer["ffn_dim"],
+        num_heads=transformer["num_attention_heads"],
+        num_layers=transformer["num_layers"],
+        in_channels=transformer["in_channels"],
+    )
+
+
+def _check_weights(folder: Path) -> None:
+    _read_json(folder / "config.json")
+    shards = [
+        folder / name
+        for index in sorted(folder.glob("*.safetensors.index.json"))
+        for name in sorted(set(_read_json(index)["weight_map"].values()))
+    ] or sorted(folder.glob("*.safetensors"))
+    missing = [str(shard) for shard in shards if not shard.is_file()]
+    if not shards or missing:
+        raise ConfigError(f"model.path is incomplete: {missing[0] if missing else f'{folder}/*.safetensors'} is missing")
+
+
+def weights_digest(checkpoint: Checkpoint) -> str:
+    """sha256 in hex over names and contents of all files of the checkpoint.
+
+    Large files are read once; their digests are cached by path, size and time of change.
+    """
+    folder = Path(checkpoint.path)
+    parts = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
+    files = [folder / "model_index.json"]
+    files += [file for part in parts for file in sorted((folder / part).glob("*")) if file.is_file()]
+    cache = _DigestCache.load()
+    with ThreadPoolExecutor(8) as threads:
+        digests = list(threads.map(cache.digest, files))
+    cache.save()
+    lines = [f"{file.relative_to(folder).as_posix()} {digest}\n" for file, digest in zip(files, digests, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class _DigestCache:
+    path: Path
+    known: dict[str, str]
+    changed: bool = False
+
+    @staticmethod
+    def load() -> "_DigestCache":
+        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanray" / "digests.json"
+        try:
+            return _DigestCache(path, json.loads(path.read_text()))
+        except (OSError, ValueError):
+            return _DigestCache(path, {})
+
+    def digest(self, file: Path) -> str:
+        status = file.stat()
+        entry = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
+        if status.st_size < CACHED_BYTES or entry not in self.known:
+            with file.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            if status.st_size < CACHED_BYTES:
+                return found
+            logger.info("hashed weights file=%s bytes=%d", file, status.st_size)
+            self.known[entry], self.changed = found, True
+        return self.known[entry]
+
+    def save(self) -> None:
+        if not self.changed:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(self.known, indent=0))
+            temporary.replace(self.path)
+        except OSError as error:
+            logger.warning("digests of weights are not cached, the next start hashes them again: %s", error)

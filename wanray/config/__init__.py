@@ -1,0 +1,31 @@
+"""The configuration: frozen dataclasses (`schema`) and how YAML and overrides become them (`load`)."""
+
+from wanray.config.load import load_config
+from wanray.config.schema import (
+    DefaultsConfig,
+    EstimateConfig,
+    ModelConfig,
+    NumericsConfig,
+    OutputConfig,
+    PoolConfig,
+    PoolsConfig,
+    RayConfig,
+    RenderConfig,
+    TopologyConfig,
+    VideoConfig,
+)
+
+__all__ = [
+    "DefaultsConfig",
+    "EstimateConfig",
+    "ModelConfig",
+    "NumericsConfig",
+    "OutputConfig",
+    "PoolConfig",
+    "PoolsConfig",
+    "RayConfig",
+    "RenderConfig",
+    "TopologyConfig",
+    "VideoConfig",
+    "load_config",
+]

@@ -1,0 +1,244 @@
+"""Every key of a configuration file, its type, its default and its meaning.
+
+Checks of single values stand here; what needs a manifest, a checkpoint or a cluster is checked by those
+who open them. A message starts with the key as the user writes it; `load` adds the file.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from wanray.errors import ConfigError
+from wanray.registry import MODELS
+from wanray.schedule import MODES, SOLVERS
+
+PLACEMENTS = ("auto", "split", "swap", "both")
+
+
+def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_at_least(key: str, value: float | None, smallest: float) -> None:
+    """Raise ConfigError if `value` is given and below `smallest`."""
+    if value is not None and not value >= smallest:
+        raise ConfigError(f"{key} must be at least {smallest}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoConfig:
+    """How frames become an mp4 file. Not part of the key: it does not change what was rendered."""
+
+    crf: int = 17
+    """x264's constant rate factor: 0 is lossless, 17 looks lossless, larger is smaller."""
+    preset: str = "medium"
+    """x264's speed: ultrafast, veryfast, fast, medium, slow, veryslow."""
+
+    def __post_init__(self) -> None:
+        check_at_least("output.video.crf", self.crf, 0)
+        presets = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+        check_choice("output.video.preset", self.preset, presets)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputConfig:
+    """Where clips, failures and run files go."""
+
+    url: str = MISSING
+    """A folder, or any fsspec URL such as s3://bucket/folder."""
+    save_latents: bool = False
+    """Also write `latents.safetensors`: float32 [channels, frames, height, width] as the VAE gets them."""
+    video: VideoConfig = field(default_factory=VideoConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which weights to render with."""
+
+    path: str = MISSING
+    """Folder of a checkpoint in Diffusers layout."""
+    name: str | None = None
+    """A name of the registry; None reads it off the checkpoint."""
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_choice("model.name", self.name, tuple(sorted(MODELS)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NumericsConfig:
+    """What decides pixels besides the request. Part of every key."""
+
+    mode: str = "official"
+    """`official` follows Wan's own code; `diffusers` reproduces diffusers' pipelines bit for bit."""
+    dtype: str = "bfloat16"
+    """Of transformer and text encoder: `bfloat16` or `float32`. The VAE always computes in float32."""
+    noise: str = "cpu"
+    """Where the first noise is drawn: `cpu` is the same everywhere, `cuda` is the official stream."""
+
+    def __post_init__(self) -> None:
+        check_choice("numerics.mode", self.mode, MODES)
+        check_choice("numerics.dtype", self.dtype, ("bfloat16", "float32"))
+        check_choice("numerics.noise", self.noise, ("cpu", "cuda"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DefaultsConfig:
+    """Values for what a manifest row leaves out; names and rules are those of the manifest's columns."""
+
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    task: str | None = None
+    size: str | None = None
+    """`WIDTHxHEIGHT` in pixels, instead of width and height."""
+    width: int | None = None
+    height: int | None = None
+    num_frames: int | None = None
+    fps: float | None = None
+    seed: int | None = None
+    seeds: list[int] | None = None
+    """Render each row once per seed."""
+    steps: int | None = None
+    shift: float | None = None
+    guidance: Any = None
+    """A number, or {high, low} for a model with two experts."""
+    solver: str | None = None
+    priority: int | None = None
+    tags: dict[str, Any] | None = None
+    """Carried to the output with every clip."""
+
+    def __post_init__(self) -> None:
+        if self.solver is not None:
+            check_choice("defaults.solver", self.solver, SOLVERS)
+        check_at_least("defaults.steps", self.steps, 1)
+        check_at_least("defaults.num_frames", self.num_frames, 1)
+        check_at_least("defaults.width", self.width, 1)
+        check_at_least("defaults.height", self.height, 1)
+        check_at_least("defaults.seed", self.seed, 0)
+        if self.size is not None and (self.width is not None or self.height is not None):
+            raise ConfigError(f"defaults.size {self.size!r} excludes defaults.width and defaults.height: keep one way")
+        if self.seed is not None and self.seeds is not None:
+            raise ConfigError(f"defaults.seed {self.seed} excludes defaults.seeds: keep one of them")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopologyConfig:
+    """How the ranks of one gang share a request; their product is the gang's size."""
+
+    cfg: int = 1
+    ulysses: int = 1
+    ring: int = 1
+    fsdp: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("cfg", "ulysses", "ring", "fsdp"):
+            check_at_least(f"topology.{name}", getattr(self, name), 1)
+        if self.cfg > 2:
+            raise ConfigError(f"topology.cfg must be 1 or 2, got {self.cfg}")
+        if self.fsdp not in (1, self.world_size):
+            raise ConfigError(f"topology.fsdp must be 1 or the gang's {self.world_size} ranks, got {self.fsdp}")
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in one gang."""
+        return self.cfg * self.ulysses * self.ring
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolConfig:
+    """The workers of one stage."""
+
+    workers: int = 1
+    """Actors, for encode and decode."""
+    gangs: int = 1
+    """Gangs, for the denoise pools."""
+    topology: TopologyConfig = field(default_factory=TopologyConfig)
+    resources: dict[str, float] | None = None
+    """Ray resources of one worker or rank, such as {GPU: 1} or {CPU: 4}; None: one GPU for a denoise rank
+    and the decoder where the cluster has any, else one CPU."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Ray node labels that the pool's nodes must carry."""
+
+    def __post_init__(self) -> None:
+        check_at_least("pools.*.workers", self.workers, 1)
+        check_at_least("pools.*.gangs", self.gangs, 1)
+        for name, amount in (self.resources or {}).items():
+            check_at_least(f"pools.*.resources.{name}", amount, 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolsConfig:
+    """One entry per pool. `denoise` serves models with one expert and placement `both`."""
+
+    encode: PoolConfig = field(default_factory=PoolConfig)
+    denoise: PoolConfig = field(default_factory=PoolConfig)
+    denoise_high: PoolConfig = field(default_factory=PoolConfig)
+    denoise_low: PoolConfig = field(default_factory=PoolConfig)
+    decode: PoolConfig = field(default_factory=PoolConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EstimateConfig:
+    """What the plan's estimate assumes of a GPU."""
+
+    peak_tflops: float = 790.0
+    """Dense bfloat16 peak of one GPU (790: a sustained H100)."""
+    mfu: float = 0.5
+    """Share of the peak that denoising reaches."""
+
+    def __post_init__(self) -> None:
+        if not self.peak_tflops > 0:
+            raise ConfigError(f"estimate.peak_tflops must be above 0, got {self.peak_tflops}")
+        if not 0 < self.mfu <= 1:
+            raise ConfigError(f"estimate.mfu must be above 0 and at most 1, got {self.mfu}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RayConfig:
+    """The cluster, and how patient to be with it."""
+
+    address: str | None = None
+    """Of a running cluster; None attaches to RAY_ADDRESS inside a Ray job, else starts one on this machine."""
+    max_attempts: int = 3
+    """Times that a request is tried when ranks die under it."""
+    start_timeout_s: float = 1800.0
+    """Time for all gangs to be placed and to load their weights."""
+
+    def __post_init__(self) -> None:
+        check_at_least("ray.max_attempts", self.max_attempts, 1)
+        check_at_least("ray.start_timeout_s", self.start_timeout_s, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderConfig:
+    """One rendering job."""
+
+    manifest: str = MISSING
+    """Parquet, JSONL or CSV: a file, a folder, a glob or an fsspec URL."""
+    output: OutputConfig = field(default_factory=OutputConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    engine: str = "ray"
+    """`ray` streams through a cluster; `local` runs the same stages in this process."""
+    run: str | None = None
+    """Name of the run's folder below `runs/`; None takes the time."""
+    on_invalid: str = "record"
+    """Rows that break a rule: `record` them as failures and render the rest, or `fail` before anything starts."""
+    numerics: NumericsConfig = field(default_factory=NumericsConfig)
+    defaults: DefaultsConfig = field(default_factory=DefaultsConfig)
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
+    """Column -> values: every row is rendered once per combination."""
+    placement: str = "auto"
+    """Of two experts: `split` (a pool each), `both` (in every gang), `swap`, or `auto`."""
+    pools: PoolsConfig = field(default_factory=PoolsConfig)
+    estimate: EstimateConfig = field(default_factory=EstimateConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("engine", self.engine, ("ray", "local"))
+        check_choice("on_invalid", self.on_invalid, ("record", "fail"))
+        check_choice("placement", self.placement, PLACEMENTS)
+        if self.placement == "swap":
+            raise ConfigError("placement 'swap' is not available in this version: use split, both or auto")

@@ -1,0 +1,132 @@
+"""One gang: a rank process per bundle of a placement group, which render one request together.
+
+Built as a whole and killed as a whole: after the death of one rank the others would wait for it forever.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from wanray.engine.cluster import actor_options
+from wanray.engine.pipeline import PoolSpec, worker_for
+from wanray.engine.work import Chain
+from wanray.records import Record
+
+logger = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 0.2
+PLACE_TIMEOUT_S = 60.0
+
+
+@ray.remote(max_restarts=0)
+class Rank:
+    """One process of a gang."""
+
+    def __init__(self, pool: PoolSpec) -> None:
+        self.pool = pool
+        self.chain = Chain(pool.stages)
+
+    def describe(self) -> tuple[str, list[int], int]:
+        """Node id, GPU ids and process id: where this rank is."""
+        return ray.get_runtime_context().get_node_id(), ray.get_gpu_ids(), os.getpid()
+
+    def host_rendezvous(self) -> str:
+        """Open the gang's store here; returns `host:port`."""
+        return self.chain.stages[0].host_rendezvous(ray.util.get_node_ip_address(), self.pool.world_size)
+
+    def setup(self, rank: int, rendezvous: str) -> None:
+        """Join the gang and load the weights."""
+        assert self.pool.resources is not None
+        self.rank = rank
+        self.chain.setup(worker_for(self.pool.resources, rank, self.pool.world_size, rendezvous))
+
+    @ray.method(num_returns=2)
+    def run(self, ref: list[Any], attempt: int, watcher: Any, worker: int) -> tuple[pa.Table | None, str]:
+        """Run the stages on the record behind `ref`; rank 0 returns the record as a table, all the outcome.
+
+        Two return values, so that the pool can wait for the outcome without fetching the tensors.
+        """
+        record = Record.from_table(ray.get(ref[0]))
+        record = replace(record, attempts=max(record.attempts, attempt))
+        result = self.chain.run(record, _Reporter(watcher, worker, record.key) if self.rank == 0 else _silent)
+        outcome = "done" if result.failure is None else "failed"
+        return (None if self.rank else result.to_table()), outcome
+
+
+def _silent(step: int, total: int) -> None:
+    """The report of ranks other than 0."""
+
+
+class _Reporter:
+    """Sends steps to the pool, not more often than anybody can read."""
+
+    def __init__(self, watcher: Any, worker: int, key: str) -> None:
+        self.watcher, self.worker, self.key = watcher, worker, key
+        self.last_s = 0.0
+
+    def __call__(self, step: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last_s >= REPORT_EVERY_S or step == total:
+            self.last_s = now
+            self.watcher.stepped.remote(self.worker, self.key, step, total)
+
+
+class Gang:
+    """The ranks of one placement group, as the pool actor sees them."""
+
+    def __init__(self, worker: int, pool: PoolSpec, group: PlacementGroup) -> None:
+        self.worker, self.pool, self.group = worker, pool, group
+        self.ranks: list[Any] = []
+
+    async def build(self, timeout_s: float) -> None:
+        """Start all ranks and load their weights.
+
+        Raises whatever Ray or a stage raises; the gang is then dead and may be built again.
+        """
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self.group.ready().future()), PLACE_TIMEOUT_S)
+            self.ranks = await self._start()
+            rendezvous = await self.ranks[0].host_rendezvous.remote() if len(self.ranks) > 1 else ""
+            setups = [rank.setup.remote(number, rendezvous) for number, rank in enumerate(self.ranks)]
+            await asyncio.wait_for(asyncio.gather(*setups), timeout_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    async def _start(self) -> list[Any]:
+        """Rank actors, those of a node next to each other."""
+        assert self.pool.resources is not None
+        options = actor_options(self.pool.resources)
+        self.ranks = [
+            Rank.options(**options, scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, index)).remote(
+                self.pool
+            )
+            for index in range(self.pool.world_size)
+        ]
+        places = await asyncio.gather(*[rank.describe.remote() for rank in self.ranks])
+        logger.info("gang started pool=%s worker=%d pids=%s", self.pool.name, self.worker, [p[2] for p in places])
+        order = sorted(range(len(places)), key=lambda index: places[index][:2])
+        return [self.ranks[index] for index in order]
+
+    async def run(self, ref: list[Any], attempt: int, watcher: Any) -> tuple[Any, str]:
+        """Run one record on all ranks; returns (reference to the resulting table, outcome).
+
+        The first rank that fails raises at once.
+        """
+        results = [rank.run.remote(ref, attempt, watcher, self.worker) for rank in self.ranks]
+        outcomes = await asyncio.gather(*[outcome for _, outcome in results])
+        return results[0][0], outcomes[0]
+
+    def kill(self) -> None:
+        """End all ranks."""
+        for rank in self.ranks:
+            ray.kill(rank)
+        self.ranks = []

@@ -1,0 +1,168 @@
+"""What a run has done so far: counts and gangs for the live view, events for the diary, results for the index.
+
+One monitor per run, in the driver; any thread may tell it something. It decides nothing.
+"""
+
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from wanray.records import Record, canonical_json
+from wanray.sinks.events import EventLog
+from wanray.sinks.index import append_index
+from wanray.sinks.ledger import Ledger
+
+INDEX_ROWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class GangView:
+    """One gang at one moment."""
+
+    state: str
+    key: str = ""
+    step: int = 0
+    num_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool at one moment; queued counts what waits in front of it."""
+
+    name: str
+    done: int = 0
+    active: int = 0
+    queued: int = 0
+    failed: int = 0
+    gangs: tuple[GangView, ...] = ()
+
+
+@dataclass(slots=True)
+class _Pool:
+    done: int = 0
+    active: int = 0
+    failed: int = 0
+    gangs: dict[int, GangView] = field(default_factory=dict)
+
+
+class Monitor:
+    """Collects the state of one run."""
+
+    def __init__(self, ledger: Ledger, events: EventLog, run: str, pools: list[str], total: int) -> None:
+        self.ledger, self.events, self.run, self.total = ledger, events, run, total
+        self.committed = self.failed = 0
+        self.failed_by_class: Counter[str] = Counter()
+        self.started_s = time.monotonic()
+        self._pools = {name: _Pool() for name in pools}
+        self._index: list[dict[str, Any]] = []
+        self._index_part = 0
+        self._lock = threading.RLock()
+
+    def dispatched(self, pool: str, key: str, worker: int, attempt: int = 1) -> None:
+        """A worker of `pool` takes up `key`."""
+        with self._lock:
+            self._pools[pool].active += 1
+            self._pools[pool].gangs[worker] = GangView("busy", key)
+        self.events.emit("dispatched", key=key, pool=pool, worker=worker, attempt=attempt)
+
+    def stepped(self, pool: str, worker: int, key: str, step: int, num_steps: int) -> None:
+        """A worker has done `step` of `num_steps` of `key`."""
+        with self._lock:
+            self._pools[pool].gangs[worker] = GangView("busy", key, step, num_steps)
+
+    def released(self, pool: str, key: str, worker: int, outcome: str) -> None:
+        """A worker is through with `key`: `done`, `failed`, or `lost` when the worker itself died."""
+        with self._lock:
+            self._pools[pool].active -= 1
+            self._pools[pool].done += outcome == "done"
+            self._pools[pool].gangs[worker] = GangView("rebuilding" if outcome == "lost" else "idle")
+        self.events.emit("released", key=key, pool=pool, worker=worker, outcome=outcome)
+
+    def progressed(self, pool: str, done: int, active: int) -> None:
+        """Counts of a pool whose engine tells totals, not single records."""
+        with self._lock:
+            self._pools[pool].done, self._pools[pool].active = done, active
+
+    def gang_changed(self, pool: str, worker: int, state: str, reason: str = "") -> None:
+        """A gang was built, is being rebuilt or is lost."""
+        with self._lock:
+            self._pools[pool].gangs[worker] = GangView(state)
+        self.events.emit("gang", pool=pool, worker=worker, state=state, reason=reason)
+
+    def finished(self, record: Record) -> None:
+        """A record has left the last stage: committed, or with its failure."""
+        if record.failure is None:
+            self._committed(record)
+        else:
+            self._failed(record)
+
+    def _committed(self, record: Record) -> None:
+        assert record.clip is not None, f"record {record.key} ended with neither clip nor failure"
+        with self._lock:
+            self.committed += 1
+            self._index.append(_index_row(record))
+            if len(self._index) >= INDEX_ROWS:
+                self._flush_index()
+        timings_s = {stage: round(seconds, 3) for stage, seconds in record.timings_s.items()}
+        self.events.emit("committed", key=record.key, video=record.clip.path, timings_s=timings_s)
+
+    def _failed(self, record: Record) -> None:
+        failure = record.failure
+        assert failure is not None
+        with self._lock:
+            self.failed += 1
+            self.failed_by_class[failure.failure_class] += 1
+            if failure.stage in self._pools:
+                self._pools[failure.stage].failed += 1
+        self.ledger.write_failure(record.key, record.ids, failure, self.run, record.request.to_json())
+        self.events.emit("failed", key=record.key, **asdict(failure))
+
+    def views(self) -> list[PoolView]:
+        """All pools, in the order of the data flow."""
+        with self._lock:
+            left, views = self.total, []
+            for name, pool in self._pools.items():
+                gangs = tuple(pool.gangs[worker] for worker in sorted(pool.gangs))
+                views.append(PoolView(name, pool.done, pool.active, 0, pool.failed, gangs))
+                views[-1] = replace(views[-1], queued=max(0, left - pool.done - pool.active - pool.failed))
+                left = pool.done
+            return views
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.started_s
+
+    def close(self) -> None:
+        """Store what is still in memory."""
+        with self._lock:
+            self._flush_index()
+        self.events.close()
+
+    def _flush_index(self) -> None:
+        if self._index:
+            append_index(self.ledger.store, self.run, self._index, self._index_part)
+            self._index, self._index_part = [], self._index_part + 1
+
+
+def _index_row(record: Record) -> dict[str, Any]:
+    assert record.clip is not None
+    request = record.request
+    return {
+        "key": record.key,
+        "ids": list(record.ids),
+        "prompt": request.prompt,
+        "width": request.width,
+        "height": request.height,
+        "num_frames": request.num_frames,
+        "fps": request.fps,
+        "seed": request.seed,
+        "video": record.clip.path,
+        "sha256": record.clip.sha256,
+        "bytes": record.clip.bytes,
+        "tags": canonical_json(record.tags),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,106 @@
+"""The pools of a job as the engines see them: stages by import string, with workers and resources."""
+
+from dataclasses import asdict, dataclass, field
+
+from wanray.checkpoint import Checkpoint
+from wanray.config import NumericsConfig, PoolConfig, RenderConfig
+from wanray.plan.pools import pool_config, pool_experts
+from wanray.stage import StageSpec, Worker
+from wanray.stages.configs import DecodeConfig, DenoiseConfig, EncodeConfig, ExtendConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolSpec:
+    """Workers that all do the same stages, one after the other, on one record at a time."""
+
+    name: str
+    stages: tuple[StageSpec, ...]
+    num_workers: int = 1
+    """Actors, or gangs if `is_gang`."""
+    world_size: int = 1
+    """Ranks in a gang."""
+    is_gang: bool = False
+    """Whether a GangPool runs it; else Ray Data does."""
+    wants_gpu: bool = False
+    """Take a GPU by default, where the cluster has any."""
+    resources: dict[str, float] | None = None
+    """Of one actor or rank; None: decided when the cluster is known."""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def worker_for(resources: dict[str, float], rank: int = 0, world_size: int = 1, rendezvous: str = "") -> Worker:
+    """What a stage is told about a place with these Ray resources."""
+    return Worker(
+        device="cuda" if resources.get("GPU", 0) > 0 else "cpu",
+        num_threads=max(1, int(resources.get("CPU", 1))),
+        rank=rank,
+        world_size=world_size,
+        rendezvous=rendezvous,
+    )
+
+
+def numerics_json(numerics: NumericsConfig) -> dict[str, str]:
+    """The numerics as they stand in keys and in meta.json."""
+    return asdict(numerics)
+
+
+def make_pools(
+    config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], placement: str, run: str
+) -> tuple[PoolSpec, ...]:
+    """The pools of a rendering job, in the order of the data flow."""
+    encode = _pool("encode", config.pools.encode, *_encode_stages(config, checkpoint))
+    denoise = [
+        _pool(name, pool_config(config, name), _denoise_stage(name, experts, config, checkpoint), is_gang=True)
+        for name, experts in pool_experts(placement, checkpoint.model).items()
+    ]
+    decode = _pool("decode", config.pools.decode, _decode_stage(config, checkpoint, model, run))
+    return (encode, *denoise, decode)
+
+
+def _pool(name: str, pool: PoolConfig, *stages: StageSpec, is_gang: bool = False) -> PoolSpec:
+    return PoolSpec(
+        name=name,
+        stages=stages,
+        num_workers=pool.gangs if is_gang else pool.workers,
+        world_size=pool.topology.world_size if is_gang else 1,
+        is_gang=is_gang,
+        wants_gpu=is_gang or name == "decode",
+        resources=pool.resources,
+        labels=pool.labels,
+    )
+
+
+def _encode_stages(config: RenderConfig, checkpoint: Checkpoint) -> tuple[StageSpec, StageSpec]:
+    encode = EncodeConfig(checkpoint=checkpoint.path, dtype=config.numerics.dtype)
+    return (
+        StageSpec(name="extend", target="wanray.stages.extend:Extend", config=ExtendConfig()),
+        StageSpec(name="encode", target="wanray.stages.encode:Encode", config=encode),
+    )
+
+
+def _denoise_stage(
+    name: str, experts: tuple[str, ...], config: RenderConfig, checkpoint: Checkpoint
+) -> StageSpec:
+    denoise = DenoiseConfig(
+        pool=name,
+        checkpoint=checkpoint.path,
+        transformers={expert: checkpoint.transformer_folder(expert) for expert in experts},
+        model=checkpoint.model,
+        boundary=checkpoint.switch(config.numerics.mode),
+        mode=config.numerics.mode,
+        dtype=config.numerics.dtype,
+        noise=config.numerics.noise,
+        topology=pool_config(config, name).topology,
+    )
+    return StageSpec(name=name, target="wanray.stages.denoise:Denoise", config=denoise)
+
+
+def _decode_stage(config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], run: str) -> StageSpec:
+    decode = DecodeConfig(
+        checkpoint=checkpoint.path,
+        output=config.output,
+        run=run,
+        model=model,
+        numerics=numerics_json(config.numerics),
+    )
+    return StageSpec(name="decode", target="wanray.stages.decode:Decode", config=decode)

@@ -1,0 +1,44 @@
+"""Carries what the gang pools tell to the monitor, once a second, from a thread of the driver."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from wanray.engine.monitor import Monitor
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 0.5
+
+
+@contextmanager
+def watch_pools(actors: dict[str, Any], monitor: Monitor) -> Iterator[None]:
+    """Feed `monitor` from the GangPool actors until the block ends."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_watch, args=(actors, monitor, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _watch(actors: dict[str, Any], monitor: Monitor, stop: threading.Event) -> None:
+    while True:
+        last = stop.wait(EVERY_S)
+        for name, actor in actors.items():
+            try:
+                events = ray.get(actor.take_events.remote(), timeout=10)
+            except (RayError, TimeoutError) as error:
+                logger.warning("pool %s does not answer: %s", name, error)
+                continue
+            for event, arguments in events:
+                getattr(monitor, event)(name, *arguments)
+        if last:
+            return

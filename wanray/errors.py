@@ -1,0 +1,67 @@
+"""The exceptions that users meet, and nothing else.
+
+    WanrayError
+    +-- ConfigError(ValueError)    a configuration or command line that cannot be used
+    +-- ManifestError(ValueError)  a manifest that cannot be read at all (bad rows become failures instead)
+    +-- StorageError(OSError)      a store that cannot be read or written
+    +-- StageError(RuntimeError)   what the world did to one request
+    +-- EngineError(RuntimeError)  what the world did to the whole run
+
+They cross process borders, so none has a constructor of its own: all pickle as they are.
+"""
+
+from enum import StrEnum
+
+
+class WanrayError(Exception):
+    """Base of everything that wanray raises on purpose."""
+
+
+class ConfigError(WanrayError, ValueError):
+    """The user's configuration is wrong; the message names key, value, file and remedy."""
+
+
+class ManifestError(WanrayError, ValueError):
+    """The manifest as a whole cannot be used; the message names file, rule and remedy."""
+
+
+class StorageError(WanrayError, OSError):
+    """A store cannot be reached, read or written."""
+
+
+class EngineError(WanrayError, RuntimeError):
+    """The run cannot go on: not enough resources, or no worker could be started. Worth a retry."""
+
+
+class FailureClass(StrEnum):
+    """Who has to act before a failed request can succeed."""
+
+    INPUT = "input"
+    """The row is wrong: its author."""
+    MODEL = "model"
+    """The computation failed for this request: the user, with other parameters."""
+    INFRASTRUCTURE = "infrastructure"
+    """A process, node or store failed: nobody, a retry may do."""
+
+
+class StageError(WanrayError, RuntimeError):
+    """One request failed in a stage; `failure_class` says whose fault it was and whether a retry may help."""
+
+    failure_class = FailureClass.MODEL
+
+    @property
+    def retryable(self) -> bool:
+        """True where the same request may succeed later without any change."""
+        return self.failure_class is FailureClass.INFRASTRUCTURE
+
+
+class InputError(StageError):
+    """The request itself cannot be rendered."""
+
+    failure_class = FailureClass.INPUT
+
+
+class InfrastructureError(StageError):
+    """A process, a node or a store failed while the request was in work."""
+
+    failure_class = FailureClass.INFRASTRUCTURE

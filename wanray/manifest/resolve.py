@@ -1,0 +1,207 @@
+"""From raw batches to requests: validated, filled in, multiplied and keyed; and what is wrong with the rest.
+
+A batch is all that is held at a time. Row numbers count from 0 over the whole manifest.
+"""
+# pyarrow makes its compute functions at import:
+# pyright: reportAttributeAccessIssue=false
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from wanray.config.schema import DefaultsConfig
+from wanray.errors import ManifestError
+from wanray.manifest.arrays import PROBLEM, flat
+from wanray.manifest.canonical import key_head, requests_and_digests
+from wanray.manifest.columns import MEDIA_COLUMNS, normalise_table, unknown_columns
+from wanray.manifest.expand import expand
+from wanray.manifest.fill import fill
+from wanray.manifest.media import check_media
+from wanray.manifest.problems import Problem, describe, located
+from wanray.manifest.settings import check_defaults, check_sweep, combinations, job_defaults
+from wanray.manifest.tags import merged_tags, plain_rows
+from wanray.manifest.validate import require_prompt, validate
+from wanray.records import PLAN_SCHEMA, canonical_json
+from wanray.registry import Defaults, Model
+
+logger = logging.getLogger(__name__)
+
+REQUEST_SCHEMA = pa.schema(
+    [
+        *PLAN_SCHEMA,
+        ("row", pa.int64()),
+        ("digest", pa.binary(32)),
+        ("shift", pa.float64()),
+        ("solver", pa.string()),
+        ("guided", pa.bool_()),
+    ]
+)
+"""One row per request: its plan row with one id, its manifest row, its key as bytes, and what it costs by."""
+
+INVALID_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("id", pa.string()), ("key", pa.string()), ("message", pa.string())]
+)
+"""One row per manifest row that breaks a rule; its key is a hash of the row as it came."""
+
+MAX_REQUESTS = 8192
+"""Most requests that `seeds` of the config and `sweep` may make of one piece of a batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolver:
+    """What is the same for all rows of one job."""
+
+    model: Model
+    model_json: dict[str, str]
+    """{name, digest} of the weights: part of every key."""
+    numerics: dict[str, str]
+    """{mode, dtype, noise}: part of every key."""
+    official: Defaults
+    """What the model's authors use; its shift is never None."""
+    defaults: DefaultsConfig
+    sweep: dict[str, list[Any]]
+    check_media: bool = True
+    """Open every medium that a row names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """What became of one piece of the manifest."""
+
+    requests: pa.Table
+    """`REQUEST_SCHEMA`."""
+    invalid: pa.Table
+    """`INVALID_SCHEMA`."""
+    problems: list[Problem]
+    num_rows: int
+    """Manifest rows in this piece, valid or not."""
+
+
+def resolve(batches: Iterator[pa.Table], resolver: Resolver) -> Iterator[Resolved]:
+    """The requests of a manifest, piece by piece in manifest order.
+
+    Raises:
+        ConfigError: at the call, if `defaults` or `sweep` break a rule.
+        ManifestError: on the first batch, if no column says what to render.
+    """
+    check_defaults(resolver.defaults, resolver.model)
+    check_sweep(resolver.sweep, resolver.model)
+    return _resolve(batches, resolver)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """What is computed once for all pieces."""
+
+    resolver: Resolver
+    values: dict[str, Any]
+    choices: pa.Table
+    head: "hashlib._Hash"
+
+    @property
+    def piece_rows(self) -> int:
+        """Manifest rows to take at a time, so that their requests are not many more than `MAX_REQUESTS`."""
+        return max(1, MAX_REQUESTS // (len(self.choices) * len(self.values["seeds"] or [0])))
+
+
+def _resolve(batches: Iterator[pa.Table], resolver: Resolver) -> Iterator[Resolved]:
+    job = _Job(
+        resolver=resolver,
+        values=job_defaults(resolver.official, resolver.defaults),
+        choices=combinations(resolver.sweep),
+        head=key_head(resolver.model_json, resolver.numerics),
+    )
+    first_row, warned = 0, False
+    for batch in batches:
+        if first_row == 0:
+            _require_columns(batch, resolver)
+        warned = warned or _warn_unknown(batch)
+        for start in range(0, len(batch), job.piece_rows):
+            piece = batch.slice(start, job.piece_rows)
+            yield _resolve_piece(piece, first_row, job)
+            first_row += len(piece)
+
+
+def _require_columns(batch: pa.Table, resolver: Resolver) -> None:
+    told = {"prompt", *MEDIA_COLUMNS, PROBLEM} & set(batch.column_names)
+    if not told and resolver.defaults.prompt is None and "prompt" not in resolver.sweep:
+        names = ", ".join(batch.column_names)
+        raise ManifestError(f"manifest has no column prompt, only {names}: rename one or set defaults.prompt")
+
+
+def _warn_unknown(batch: pa.Table) -> bool:
+    """Whether there was something to warn of."""
+    unknown = unknown_columns(batch)
+    if unknown:
+        logger.warning("manifest columns %s are unknown: carried along as tags", ", ".join(unknown))
+    return bool(unknown)
+
+
+def _resolve_piece(raw: pa.Table, first_row: int, job: _Job) -> Resolved:
+    table, problems = _judge(raw, job.resolver)
+    rows = pa.array(np.arange(first_row, first_row + len(raw)))
+    ids = _ids(table, rows)
+    problems = located(problems, first_row, ids.to_pylist())
+    good = pc.invert(pc.is_in(rows, pa.array([problem.row for problem in problems], pa.int64())))
+    tags = merged_tags(raw, table, job.values["tags"])
+    filled = fill(table, job.values | {"task": job.resolver.model.task})
+    for name, array in (("row", rows), ("id", ids), ("tags", tags)):
+        filled = filled.append_column(name, array)
+    return Resolved(
+        requests=_requests(expand(filled.filter(good), job.choices), job.head),
+        invalid=_invalid(raw.filter(pc.invert(good)), problems),
+        problems=problems,
+        num_rows=len(raw),
+    )
+
+
+def _judge(raw: pa.Table, resolver: Resolver) -> tuple[pa.Table, list[Problem]]:
+    """The normalised rows and all their problems; of a medium that cannot be opened only that."""
+    table, problems = normalise_table(raw)
+    if resolver.defaults.prompt is None and "prompt" not in resolver.sweep:
+        unreadable = {problem.row for problem in problems if problem.column in ("prompt", "")}
+        problems += [problem for problem in require_prompt(table) if problem.row not in unreadable]
+    unopened = check_media(table) if resolver.check_media else []
+    reported = {(problem.row, problem.column) for problem in unopened}
+    rules = validate(table, resolver.model)
+    return table, problems + unopened + [item for item in rules if (item.row, item.column) not in reported]
+
+
+def _ids(table: pa.Table, rows: pa.Array) -> pa.Array:
+    """The rows' ids; `row-0000017` where none is given."""
+    default = pc.binary_join_element_wise("row-", pc.utf8_lpad(rows.cast(pa.string()), 7, "0"), "")
+    return pc.coalesce(flat(table["id"]), default) if "id" in table.column_names else default
+
+
+def _requests(table: pa.Table, head: "hashlib._Hash") -> pa.Table:
+    requests, digests = requests_and_digests(table, head)
+    columns = {name: table[name] for name in REQUEST_SCHEMA.names if name in table.column_names}
+    one_each = pa.array(np.arange(len(table) + 1), pa.int32())
+    columns["ids"] = pa.ListArray.from_arrays(one_each, flat(table["id"]))
+    columns["key"] = pa.array([digest.hex() for digest in digests], pa.string())
+    columns["request"] = pa.array(requests, pa.string())
+    columns["digest"] = pa.array(digests, pa.binary(32))
+    columns["guided"] = pc.not_equal(table["guidance_high"], 1.0)
+    return pa.table({name: columns[name] for name in REQUEST_SCHEMA.names}, schema=REQUEST_SCHEMA)
+
+
+def _invalid(raw: pa.Table, problems: list[Problem]) -> pa.Table:
+    """The failures of `raw`, the rows that have `problems`, both in row order."""
+    groups = [list(group) for _, group in itertools.groupby(problems, key=lambda problem: problem.row)]
+    keys = [
+        hashlib.sha256(canonical_json(row).encode()).hexdigest() for row in plain_rows(raw, raw.column_names)
+    ]
+    columns = {
+        "row": [group[0].row for group in groups],
+        "id": [group[0].id for group in groups],
+        "key": keys,
+        "message": [describe(group) for group in groups],
+    }
+    return pa.table(columns, schema=INVALID_SCHEMA)

@@ -1,0 +1,190 @@
+"""The rules of the manifest: ranges, and what a model and its task allow. Media are opened in `media`.
+
+Every rule is one vectorised expression over a column; a null breaks none of them.
+"""
+# pyarrow makes its compute functions at import:
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from wanray.manifest.arrays import flat
+from wanray.manifest.columns import MEDIA_COLUMNS
+from wanray.manifest.problems import Problem, broken
+from wanray.registry import Model
+from wanray.schedule import SOLVERS
+
+TASK_INPUTS: dict[str, frozenset[str]] = {"t2v": frozenset()}
+"""Per task: the columns that condition it besides the prompt."""
+
+INPUT_COLUMNS = (*MEDIA_COLUMNS, "lora", "context_scale", "max_area")
+"""Columns that only some tasks take."""
+
+
+def _identity(array: pa.Array) -> pa.Array:
+    return array
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of one column. breaks: array -> boolean array; shows: what the message says was got."""
+
+    column: str
+    breaks: Callable[[pa.Array], pa.Array]
+    says: str
+    shows: Callable[[pa.Array], pa.Array] = _identity
+
+
+def outside(smallest: float, largest: float) -> Callable[[pa.Array], pa.Array]:
+    """True for numbers below `smallest` or above `largest`."""
+    return lambda array: pc.or_(pc.less(array, smallest), pc.greater(array, largest))
+
+
+def above(largest: float) -> Callable[[pa.Array], pa.Array]:
+    """True for numbers that are not above 0, or above `largest`."""
+    return lambda array: pc.or_(pc.less_equal(array, 0), pc.greater(array, largest))
+
+
+def longer(num_chars: int) -> Callable[[pa.Array], pa.Array]:
+    """True for texts of more than `num_chars` characters."""
+    return lambda array: pc.greater(pc.utf8_length(array), num_chars)
+
+
+def matches(pattern: str) -> Callable[[pa.Array], pa.Array]:
+    """True for texts in which the regular expression is found."""
+    return lambda array: pc.match_substring_regex(array, pattern)
+
+
+def other_than(choices: tuple[str, ...]) -> Callable[[pa.Array], pa.Array]:
+    """True for texts that are none of `choices`."""
+    return lambda array: pc.and_(pc.is_valid(array), pc.invert(pc.is_in(array, pa.array(choices))))
+
+
+def no_multiple(divisor: int, remainder: int = 0) -> Callable[[pa.Array], pa.Array]:
+    """True for whole numbers that are not n * `divisor` + `remainder`."""
+    return lambda array: pc.not_equal(
+        pc.multiply(pc.divide(_less(array, remainder), divisor), divisor), _less(array, remainder)
+    )
+
+
+def _less(array: pa.Array, number: int) -> pa.Array:
+    return pc.subtract(array, number)
+
+
+def _experts(breaks: Callable[[pa.Array], pa.Array]) -> Callable[[pa.Array], pa.Array]:
+    """`breaks` for either expert's guidance."""
+    return lambda array: pc.or_(*(breaks(pc.struct_field(array, name)) for name in ("high", "low")))
+
+
+def _sides(breaks: Callable[[pa.Array], pa.Array]) -> Callable[[pa.Array], pa.Array]:
+    """`breaks` for either side of a size."""
+    return lambda array: pc.or_(*(breaks(side) for side in split_size(array)))
+
+
+def _any_item(breaks: Callable[[pa.Array], pa.Array]) -> Callable[[pa.Array], pa.Array]:
+    """`breaks` for any item of a list."""
+
+    def check(array: pa.Array) -> pa.Array:
+        rows = pc.list_parent_indices(array).filter(breaks(pc.list_flatten(array)))
+        return pc.is_in(pa.array(range(len(array)), pa.int64()), rows.cast(pa.int64()))
+
+    return check
+
+
+def split_size(size: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Width and height of texts such as 832x480 or 832*480, int64; null where it is not such a text."""
+    parts = pc.extract_regex(size, r"^(?P<width>[0-9]{1,9})[x*](?P<height>[0-9]{1,9})$")
+    return tuple(pc.struct_field(parts, name).cast(pa.int64()) for name in ("width", "height"))  # type: ignore[return-value]
+
+
+RULES = (
+    Rule("id", matches(r"^$"), "must not be empty"),
+    Rule("id", longer(256), "must have at most 256 characters", pc.utf8_length),
+    Rule("id", matches(r"\p{Cc}"), "must have no control characters"),
+    Rule("prompt", lambda array: pc.equal(pc.utf8_trim_whitespace(array), ""), "must not be blank"),
+    Rule("prompt", longer(20_000), "must have at most 20,000 characters", pc.utf8_length),
+    Rule("size", lambda array: pc.is_null(split_size(array)[0]), "must be WIDTHxHEIGHT such as 832x480"),
+    Rule("size", _sides(outside(16, 8192)), "must have sides of 16 to 8192 pixels"),
+    Rule("width", outside(16, 8192), "must be 16 to 8192 pixels"),
+    Rule("height", outside(16, 8192), "must be 16 to 8192 pixels"),
+    Rule("max_area", outside(16 * 16, 8192 * 8192), "must be 256 to 67108864 pixels"),
+    Rule("num_frames", outside(1, 10_001), "must be 1 to 10001"),
+    Rule("fps", above(240), "must be above 0 and at most 240"),
+    Rule("steps", outside(1, 1000), "must be 1 to 1000"),
+    Rule("shift", above(100), "must be above 0 and at most 100"),
+    Rule("guidance", _experts(outside(0, 100)), "must be 0 to 100 for both experts"),
+    Rule("seed", lambda array: pc.less(array, 0), "must be 0 to 9223372036854775807"),
+    Rule("seeds", lambda array: pc.equal(pc.list_value_length(array), 0), "must hold at least one seed"),
+    Rule("seeds", _any_item(lambda array: pc.less(array, 0)), "must be 0 to 9223372036854775807 each"),
+    Rule("solver", other_than(SOLVERS), f"must be one of {', '.join(SOLVERS)}"),
+)
+"""What holds for every model."""
+
+EXCLUSIONS = (("size", "width"), ("size", "height"), ("seeds", "seed"))
+"""Pairs of columns of which a row may have one."""
+
+
+def model_rules(model: Model) -> tuple[Rule, ...]:
+    """What holds for `model` on top."""
+    pixels, frames = model.size_multiple_px, model.temporal_stride
+    examples = f"{frames + 1}, {2 * frames + 1}, ..., {20 * frames + 1}"
+    multiple = f"must be a multiple of {pixels} pixels"
+    accepted = TASK_INPUTS[model.task]
+    refused = [name for name in INPUT_COLUMNS if name not in accepted]
+    return (
+        Rule("task", other_than((model.task,)), f"must be {model.task}, the task of model {model.name}"),
+        Rule("size", _sides(no_multiple(pixels)), f"must have sides that are multiples of {pixels} pixels"),
+        Rule("width", no_multiple(pixels), multiple),
+        Rule("height", no_multiple(pixels), multiple),
+        Rule("num_frames", no_multiple(frames, 1), f"must be {frames}n+1 ({examples})"),
+        *(Rule(name, pc.is_valid, f"model {model.name} takes no {name}: leave it out") for name in refused),
+    )
+
+
+def validate(table: pa.Table, model: Model | None) -> list[Problem]:
+    """Every broken rule of a normalised batch, its row counted within the batch and its id left empty.
+
+    model: None checks only what holds for every model.
+    """
+    rules = RULES if model is None else RULES + model_rules(model)
+    problems = [
+        problem
+        for rule in rules
+        if rule.column in table.column_names
+        for problem in _check(rule, flat(table[rule.column]))
+    ]
+    return problems + [problem for pair in EXCLUSIONS for problem in _check_exclusion(table, *pair)]
+
+
+def require_prompt(table: pa.Table) -> list[Problem]:
+    """A problem for each row of a normalised batch without a prompt."""
+    prompts = flat(table["prompt"]) if "prompt" in table.column_names else pa.nulls(len(table))
+    message = "is required: give it in the row or as defaults.prompt"
+    return [Problem(row, "", "prompt", message) for row in rows_where(pc.is_null(prompts))]
+
+
+def rows_where(mask: pa.Array) -> list[int]:
+    """Indices at which `mask` is true."""
+    return pc.indices_nonzero(mask.fill_null(False)).to_pylist()
+
+
+def _check(rule: Rule, array: pa.Array) -> list[Problem]:
+    rows = rows_where(pc.and_(pc.is_valid(array), rule.breaks(array)))
+    if not rows:
+        return []
+    shown = rule.shows(array.take(pa.array(rows))).to_pylist()
+    return [broken(row, rule.column, rule.says, value) for row, value in zip(rows, shown, strict=True)]
+
+
+def _check_exclusion(table: pa.Table, kept: str, other: str) -> list[Problem]:
+    if not {kept, other} <= set(table.column_names):
+        return []
+    both = pc.and_(pc.is_valid(flat(table[kept])), pc.is_valid(flat(table[other])))
+    values = flat(table[kept])
+    return [
+        broken(row, kept, f"excludes {other} in the same row: keep one of them", values[row].as_py())
+        for row in rows_where(both)
+    ]

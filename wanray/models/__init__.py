@@ -1,0 +1,1 @@
+"""Wan's networks and numerics: diffusers' and transformers' modules, our solvers, loop and noise. No Ray."""

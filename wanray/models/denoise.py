@@ -1,0 +1,135 @@
+"""The denoise loop: one function over a resumable state.
+
+The state between two steps is the same object whether the next step is done by the same process, by the
+other expert's pool or by a later run. Shape suffixes: B batch (1), C latent channels, T latent frames,
+H, W latent height and width, L text tokens, D text width.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+
+from wanray.models.solver import Solver, make_solver
+from wanray.records import Request
+from wanray.registry import Model
+from wanray.stage import Report
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseState:
+    """A request between two denoise steps.
+
+    latents_BCTHW: float32. step: steps done. history, scalars: the solver's (`Solver.history`).
+    """
+
+    latents_BCTHW: torch.Tensor
+    step: int = 0
+    history: dict[str, torch.Tensor] = field(default_factory=dict)
+    scalars: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TextCondition:
+    """Padded embeddings [1, 512, D] of the prompt and of the negative prompt, on the transformer's device."""
+
+    prompt_BLD: torch.Tensor
+    negative_BLD: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """How to compute: the config's `numerics`, with the folder whose scheduler `diffusers` mode follows."""
+
+    mode: str
+    noise: str
+    checkpoint: str
+
+
+def first_state(request: Request, model: Model, numerics: Numerics) -> DenoiseState:
+    """Pure noise of the request's seed, float32 [1, C, T, H, W].
+
+    Drawn on the CPU, so that it is the same on every device and rank, or on the GPU in the order of the
+    official code (`wan/text2video.py`).
+    """
+    frames = (request.num_frames - 1) // model.temporal_stride + 1
+    height, width = request.height // model.spatial_stride, request.width // model.spatial_stride
+    generator = torch.Generator(numerics.noise).manual_seed(request.seed)
+    shape = (1, model.dims.in_channels, frames, height, width)
+    return DenoiseState(torch.randn(shape, generator=generator, dtype=torch.float32, device=numerics.noise))
+
+
+def guidance_of(request: Request, expert: str, mode: str) -> float | None:
+    """The guidance scale of one expert, or None where the unconditional forward is not needed.
+
+    Scale 1 needs none; diffusers' pipelines decide by the high-noise expert's scale for both.
+    """
+    scale = request.guidance.low if expert == "low" else request.guidance.high
+    needed = request.guidance.high > 1 if mode == "diffusers" else scale != 1
+    return scale if needed else None
+
+
+def request_solver(request: Request, numerics: Numerics, device: str) -> Solver:
+    """The solver of `request`, at step 0."""
+    return make_solver(
+        request.solver, request.steps, request.shift, numerics.mode, numerics.checkpoint, device
+    )
+
+
+@torch.inference_mode()
+def advance(
+    transformer: WanTransformer3DModel,
+    state: DenoiseState,
+    solver: Solver,
+    text: TextCondition,
+    guidance: float | None,
+    until: int,
+    mode: str,
+    report: Report,
+) -> DenoiseState:
+    """Run the steps `state.step .. until` with one expert; returns the state after them.
+
+    `solver` is fresh and takes up the state's history. Official numerics: the model's output, guidance and
+    solver compute in float32 whatever the transformer's dtype.
+    """
+    if state.step:
+        solver.restore(state.history, state.scalars)
+    latents_BCTHW, total = state.latents_BCTHW, len(solver.timesteps)
+    for index in range(state.step, until):
+        velocity_BCTHW = predict_velocity(
+            transformer, latents_BCTHW, solver.timesteps[index], text, guidance, mode == "official"
+        )
+        latents_BCTHW = solver.step(velocity_BCTHW, index, latents_BCTHW)
+        report(index + 1, total)
+    tensors, scalars = solver.history() if until else ({}, {})
+    return DenoiseState(latents_BCTHW, max(until, state.step), tensors, scalars)
+
+
+def predict_velocity(
+    transformer: WanTransformer3DModel,
+    latents_BCTHW: torch.Tensor,
+    timestep: torch.Tensor,
+    text: TextCondition,
+    guidance: float | None,
+    in_float32: bool,
+) -> torch.Tensor:
+    """Velocity under classifier-free guidance, `uncond + g * (cond - uncond)`; one forward where it is None.
+
+    Official: `wan/text2video.py`, `noise_pred = noise_pred_uncond + guide_scale * (...)`.
+    """
+
+    def forward(text_BLD: torch.Tensor) -> torch.Tensor:
+        velocity_BCTHW = transformer(
+            hidden_states=latents_BCTHW.to(transformer.dtype),
+            timestep=timestep.expand(latents_BCTHW.shape[0]),
+            encoder_hidden_states=text_BLD,
+            return_dict=False,
+        )[0]
+        return velocity_BCTHW.float() if in_float32 else velocity_BCTHW
+
+    conditional_BCTHW = forward(text.prompt_BLD)
+    if guidance is None:
+        return conditional_BCTHW
+    unconditional_BCTHW = forward(text.negative_BLD)
+    return unconditional_BCTHW + guidance * (conditional_BCTHW - unconditional_BCTHW)

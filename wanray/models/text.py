@@ -1,0 +1,64 @@
+"""UMT5 text embeddings as Wan wants them: cleaned, trimmed to their real length, zero-padded after the encoder.
+
+Shape suffixes: L tokens, D text width, B batch.
+"""
+
+import html
+import re
+from dataclasses import dataclass
+
+import ftfy
+import torch
+from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers.utils import logging as transformers_logging
+
+MAX_TOKENS = 512
+
+
+def clean_prompt(text: str) -> str:
+    """Repair mojibake, unescape HTML twice and collapse white space, as the official tokenizer wrapper does."""
+    unescaped = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", unescaped.strip()).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The embedding of one text.
+
+    text_LD: in the encoder's dtype, on the CPU, trimmed to the tokens that were used.
+    num_tokens: what the text needed; more than `MAX_TOKENS` means that its end was cut.
+    """
+
+    text_LD: torch.Tensor
+    num_tokens: int
+
+
+class TextEncoder:
+    """UMT5 with its tokenizer."""
+
+    def __init__(self, checkpoint: str, dtype: torch.dtype, device: str) -> None:
+        transformers_logging.disable_progress_bar()
+        self.tokenizer = AutoTokenizer.from_pretrained(f"{checkpoint}/tokenizer", local_files_only=True)
+        encoder = UMT5EncoderModel.from_pretrained(f"{checkpoint}/text_encoder", dtype=dtype, local_files_only=True)
+        self.encoder = encoder.eval().to(device)
+        self.device = device
+
+    @torch.inference_mode()
+    def encode(self, text: str) -> Embedding:
+        """Embed one text (official: `wan/modules/t5.py`, T5EncoderModel)."""
+        cleaned = clean_prompt(text)
+        tokens = self.tokenizer(
+            cleaned, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+        )
+        mask_BL = tokens.attention_mask.to(self.device)
+        states_BLD = self.encoder(tokens.input_ids.to(self.device), mask_BL).last_hidden_state
+        length = int(mask_BL.sum())
+        needed = length if length < MAX_TOKENS else len(self.tokenizer(cleaned).input_ids)
+        return Embedding(states_BLD[0, :length].cpu().clone(), needed)
+
+
+def pad_text(text_LD: torch.Tensor) -> torch.Tensor:
+    """[1, MAX_TOKENS, D]: the embedding with zeros behind it; Wan attends to them."""
+    padded_BLD = text_LD.new_zeros(1, MAX_TOKENS, text_LD.shape[1])
+    padded_BLD[0, : text_LD.shape[0]] = text_LD
+    return padded_BLD

@@ -1,0 +1,7 @@
+"""From resolved requests to what will be done: selection, parts, pools, estimate, page. No torch, no Ray."""
+
+from wanray.plan.build import Selection, select_requests
+from wanray.plan.model import Counts, Plan, PoolPlan, ShapeGroup
+from wanray.plan.pools import choose_pools
+
+__all__ = ["Counts", "Plan", "PoolPlan", "Selection", "ShapeGroup", "choose_pools", "select_requests"]

@@ -1,0 +1,219 @@
+"""Which requests are left, in which order, written as plan files.
+
+Two passes over a spool on local disk, so that memory stays a few dozen bytes per request: the first
+collects keys and ids, the second drops what is committed or repeated and writes the rest, highest priority
+first, requests of one shape together.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from wanray.manifest import INVALID_SCHEMA, Problem, Resolved
+from wanray.plan.model import Counts
+from wanray.records import PLAN_SCHEMA, content_key
+
+PART_ROWS = 4096
+BUFFERED_ROWS = 64 * PART_ROWS
+MAX_PROBLEMS = 20
+SHAPE = ("width", "height", "num_frames", "steps")
+COST = (*SHAPE, "shift", "solver", "guided")
+WritePart = Callable[[str, bytes], None]
+
+
+@dataclass(slots=True)
+class Selection:
+    """What the manifest comes to."""
+
+    counts: Counts
+    costs: dict[tuple[Any, ...], int]
+    """(`COST` values) -> number of requests left."""
+    parts: list[str]
+    problems: list[str]
+    invalid: pa.Table
+    """`INVALID_SCHEMA`: the rows that become failures."""
+
+
+@dataclass(slots=True)
+class _Spool:
+    """Resolved requests on disk, and what the selection needs of them in memory."""
+
+    path: Path
+    writer: pq.ParquetWriter | None = None
+    digests: list[np.ndarray] = field(default_factory=list)
+    ids: list[pa.Array] = field(default_factory=list)
+    rows: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, requests: pa.Table) -> None:
+        if requests.num_rows == 0:
+            return
+        if self.writer is None:
+            self.writer = pq.ParquetWriter(self.path, requests.schema, compression="lz4")
+        self.writer.write_table(requests, row_group_size=requests.num_rows)
+        digests = pa.concat_arrays(requests["digest"].chunks)
+        self.digests.append(np.frombuffer(digests.buffers()[1], dtype="S32")[digests.offset :][: len(digests)].copy())
+        self.ids.extend(pc.list_flatten(chunk) for chunk in requests["ids"].chunks)
+        self.rows.append(requests["row"].to_numpy())
+
+    def tables(self) -> Iterator[pa.Table]:
+        if self.writer is None:
+            return
+        self.writer.close()
+        with pq.ParquetFile(self.path) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group)
+
+
+def select_requests(resolved: Iterator[Resolved], committed: set[bytes], write_part: WritePart) -> Selection:
+    """Drop what is committed or repeated and hand the rest to `write_part(name, parquet_bytes)`.
+
+    An id that names two different requests makes the later row invalid.
+    """
+    num_rows, invalid, problems = 0, [], []
+    with TemporaryDirectory(prefix="wanray-plan-") as folder:
+        spool = _Spool(Path(folder) / "spool.parquet")
+        for batch in resolved:
+            spool.add(batch.requests)
+            num_rows += batch.num_rows
+            invalid.append(batch.invalid)
+            problems += [str(problem) for problem in batch.problems[: MAX_PROBLEMS - len(problems)]]
+        digests = np.concatenate(spool.digests) if spool.digests else np.empty(0, "S32")
+        ids = pa.chunked_array(spool.ids, pa.string())
+        rows = np.concatenate(spool.rows) if spool.rows else np.empty(0, np.int64)
+        ambiguous, clashes = _clashing_ids(ids, digests, rows)
+        invalid.append(_invalid_table(clashes, ids, digests))
+        problems += [str(problem) for _, problem in clashes[: MAX_PROBLEMS - len(problems)]]
+        fresh, merged_ids = _first_of_each(digests, ids, ~ambiguous)
+        done = np.fromiter((_padded(digest) in committed for digest in digests), bool, len(digests))
+        keep = fresh & ~done
+        costs: Counter[tuple[Any, ...]] = Counter()
+        parts = list(_write_parts(spool, keep, merged_ids, costs, write_part))
+    bad_rows = pa.concat_tables(invalid) if invalid else INVALID_SCHEMA.empty_table()
+    counts = Counts(
+        rows=num_rows,
+        invalid=bad_rows.num_rows,
+        requests=len(digests) - int(ambiguous.sum()),
+        merged=int((~fresh & ~ambiguous).sum()),
+        committed=int((fresh & done).sum()),
+        left=int(keep.sum()),
+    )
+    return Selection(counts, dict(costs), parts, problems, bad_rows)
+
+
+def _padded(digest: bytes) -> bytes:
+    """numpy drops zero bytes at the end of `S32` values; a key has them."""
+    return digest.ljust(32, b"\0")
+
+
+def _clashing_ids(
+    ids: pa.ChunkedArray, digests: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, list[tuple[int, Problem]]]:
+    """Mask of requests whose id already stands for another request, and the problem of each."""
+    mask, problems = np.zeros(len(digests), bool), []
+    counts = pc.value_counts(ids)
+    repeated = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
+    owner: dict[str, int] = {}
+    for index in np.flatnonzero(pc.is_in(ids, repeated).to_numpy(zero_copy_only=False)):
+        first = owner.setdefault(identifier := ids[int(index)].as_py(), int(index))
+        if digests[first] != digests[index]:
+            mask[index] = True
+            rule = f"is already used by row {rows[first]} with other parameters: give every request an id of its own"
+            problems.append((int(index), Problem(int(rows[index]), identifier, "id", rule)))
+    return mask, problems
+
+
+def _invalid_table(clashes: list[tuple[int, Problem]], ids: pa.ChunkedArray, digests: np.ndarray) -> pa.Table:
+    rows = [
+        {
+            "row": problem.row,
+            "id": problem.id,
+            "key": content_key(f'"{problem.id}"', {"clash": _padded(digests[index]).hex()}, {}),
+            "message": str(problem),
+        }
+        for index, problem in clashes
+    ]
+    return pa.Table.from_pylist(rows, schema=INVALID_SCHEMA)
+
+
+def _first_of_each(
+    digests: np.ndarray, ids: pa.ChunkedArray, usable: np.ndarray
+) -> tuple[np.ndarray, dict[bytes, list[str]]]:
+    """Mask of the first request of each key, and all ids of the keys that occur more than once."""
+    positions = np.flatnonzero(usable)
+    _, first, inverse, counts = np.unique(
+        digests[positions], return_index=True, return_inverse=True, return_counts=True
+    )
+    mask = np.zeros(len(digests), bool)
+    mask[positions[first]] = True
+    merged: dict[bytes, list[str]] = {}
+    for position in positions[counts[inverse] > 1]:
+        known = merged.setdefault(_padded(digests[position]), [])
+        if (identifier := ids[int(position)].as_py()) not in known:
+            known.append(identifier)
+    return mask, merged
+
+
+def _write_parts(
+    spool: _Spool, keep: np.ndarray, merged_ids: dict[bytes, list[str]], costs: Counter, write_part: WritePart
+) -> Iterator[str]:
+    """Write the kept requests; file names sort in the order of work. Yields the names."""
+    buffers: dict[tuple[int, ...], list[pa.Table]] = {}
+    order: dict[tuple[int, ...], int] = {}
+    written: Counter[tuple[int, ...]] = Counter()
+
+    def flush(bucket: tuple[int, ...]) -> str:
+        name = f"part-{10**6 - bucket[0]:07d}-{order[bucket[1:]]:05d}-{written[bucket]:06d}.parquet"
+        written[bucket] += 1
+        sink = io.BytesIO()
+        pq.write_table(pa.concat_tables(buffers.pop(bucket)), sink, compression="zstd")
+        write_part(name, sink.getvalue())
+        return name
+
+    offset = buffered = 0
+    for table in spool.tables():
+        kept = table.filter(pa.array(keep[offset : offset + table.num_rows]))
+        offset += table.num_rows
+        for values in kept.group_by(COST).aggregate([([], "count_all")]).to_pylist():
+            costs[tuple(values[name] for name in COST)] += values["count_all"]
+        for bucket, rows in _buckets(_with_all_ids(kept, merged_ids)):
+            order.setdefault(bucket[1:], len(order))
+            for start in range(0, rows.num_rows, PART_ROWS):
+                piece = rows.slice(start, PART_ROWS)
+                held = buffers.setdefault(bucket, [])
+                if sum(part.num_rows for part in held) + piece.num_rows > PART_ROWS:
+                    buffered -= sum(part.num_rows for part in held)
+                    yield flush(bucket)
+                buffers.setdefault(bucket, []).append(piece)
+                buffered += piece.num_rows
+        if buffered > BUFFERED_ROWS:
+            yield from [flush(bucket) for bucket in list(buffers)]
+            buffered = 0
+    yield from [flush(bucket) for bucket in list(buffers)]
+
+
+def _with_all_ids(table: pa.Table, merged_ids: dict[bytes, list[str]]) -> pa.Table:
+    if merged_ids:
+        all_ids = [
+            merged_ids.get(digest, ids)
+            for digest, ids in zip(table["digest"].to_pylist(), table["ids"].to_pylist(), strict=True)
+        ]
+        table = table.set_column(table.schema.get_field_index("ids"), PLAN_SCHEMA.field("ids"), [all_ids])
+    return table.select(PLAN_SCHEMA.names)
+
+
+def _buckets(table: pa.Table) -> Iterator[tuple[tuple[int, ...], pa.Table]]:
+    """The rows of each (priority, shape), in the order of their first row."""
+    names = ("priority", *SHAPE)
+    columns = np.stack([table[name].to_numpy() for name in names], axis=1) if table.num_rows else np.empty((0, 5), int)
+    buckets, first, inverse = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+    for number in np.argsort(first):
+        yield tuple(int(value) for value in buckets[number]), table.filter(pa.array(inverse.ravel() == number))

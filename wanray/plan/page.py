@@ -1,0 +1,83 @@
+"""The plan as one page for people (rich) and as JSON for machines."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from wanray.plan.model import Plan, ShapeGroup
+
+SHOWN_GROUPS = 12
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """All values of the plan, with the totals."""
+    return asdict(plan) | {"estimate_s": plan.estimate_s, "gpu_hours": plan.gpu_hours}
+
+
+def plan_page(plan: Plan) -> RenderableType:
+    """What will be done, on what, how long."""
+    counts = plan.counts
+    lines = [
+        Text.assemble(("wanray plan ", "bold"), plan.run),
+        Text(f"model      {plan.model['name']} ({plan.model['digest'][:12]})  placement {plan.placement}"),
+        Text(f"numerics   {', '.join(f'{name} {value}' for name, value in plan.numerics.items())}"),
+        Text(
+            f"requests   {counts.left} to render of {counts.requests}  "
+            f"({counts.committed} committed, {counts.merged} repeated, {counts.invalid} of {counts.rows} rows invalid)"
+        ),
+    ]
+    lines += [Text(f"note       {note}") for note in plan.notes]
+    lines += [Text(f"invalid    {problem}", style="yellow") for problem in plan.problems]
+    hidden = counts.invalid - len(plan.problems)
+    if hidden > 0:
+        lines.append(Text(f"invalid    ... and {hidden} more rows", style="yellow"))
+    if not counts.left:
+        return Group(*lines)
+    return Group(*lines, _group_table(plan.groups), _pool_table(plan), _estimate_line(plan))
+
+
+def _group_table(groups: tuple[ShapeGroup, ...]) -> Table:
+    table = Table("size", "frames", "steps", "solver", "requests", "tokens", "TFLOP/clip", box=None, pad_edge=False)
+    for group in groups[:SHOWN_GROUPS]:
+        split = "+".join(str(number) for number in group.steps_per_expert.values())
+        steps = f"{group.steps} ({split})" if len(group.steps_per_expert) > 1 else str(group.steps)
+        table.add_row(
+            f"{group.width}x{group.height}",
+            str(group.num_frames),
+            steps,
+            f"{group.solver} shift {group.shift:g}",
+            str(group.num_requests),
+            f"{group.tokens:,}",
+            f"{group.tflop_per_clip:,.3g}",
+        )
+    if len(groups) > SHOWN_GROUPS:
+        rest = sum(group.num_requests for group in groups[SHOWN_GROUPS:])
+        table.add_row("...", "", "", f"{len(groups) - SHOWN_GROUPS} more", str(rest))
+    return table
+
+
+def _pool_table(plan: Plan) -> Table:
+    table = Table("pool", "experts", "workers", "busy", box=None, pad_edge=False)
+    for pool in plan.pools:
+        unit = "actors" if not pool.experts else f"gangs of {pool.world_size}"
+        share = f"{pool.busy_s / plan.estimate_s:.0%}" if pool.experts and plan.estimate_s else "-"
+        table.add_row(pool.name, "+".join(pool.experts) or "-", f"{pool.num_workers} {unit}", share)
+    return table
+
+
+def _estimate_line(plan: Plan) -> Text:
+    assumed = ", ".join(f"{name} {value:g}" for name, value in plan.assumptions.items())
+    return Text(
+        f"estimate   {format_seconds(plan.estimate_s)} of denoising, {plan.gpu_hours:.3g} GPU hours (assumes {assumed})"
+    )
+
+
+def format_seconds(seconds: float) -> str:
+    """Such as `45 s`, `12 min`, `7 h 30 min`."""
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

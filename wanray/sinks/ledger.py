@@ -1,0 +1,144 @@
+"""What is committed and what failed. The only file that knows where clips and failures lie in a store.
+
+A clip is committed when its `meta.json` exists. The payload is written before it and it is created only
+if absent, so of any number of attempts, killed or racing, exactly one commits.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from wanray.records import Failure, Record
+from wanray.sinks.index import indexed_keys
+from wanray.storage import Store
+
+_NUM_REQUESTS = 16
+"""In flight at once where they are remote; on a local disk threads only wait for each other."""
+_ASK_EACH_UP_TO = 50
+"""Folders of a remote prefix up to which a request each is cheaper than listing all that they hold."""
+
+
+def clip_folder(key: str) -> str:
+    """The folder of a clip, relative to the store."""
+    return f"clips/{key[:2]}/{key}"
+
+
+def video_name(mp4: bytes) -> str:
+    """The name of a video file in its clip's folder; attempts that differ do not overwrite each other."""
+    return f"video-{hashlib.sha256(mp4).hexdigest()[:8]}.mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Commits clips to a store and tells what it holds. Safe to use from many processes at once."""
+
+    store: Store
+
+    def commit(
+        self, record: Record, mp4: bytes, poster: bytes, extra: dict[str, bytes], meta: dict[str, Any]
+    ) -> bool:
+        """Store a clip with its finished `meta`; True if this call committed it, False if another had before.
+
+        `extra` maps names of further files in the clip's folder to their bytes.
+        """
+        folder = clip_folder(record.key)
+        if self.store.exists(f"{folder}/meta.json"):
+            return False
+        video = video_name(mp4)
+        for name, data in {video: mp4, "poster.jpg": poster, **extra}.items():
+            self.store.write(f"{folder}/{name}", data)
+        # Before the commit: killed in between, the key is simply left to do; after it, a failure would stay.
+        self.remove_failure(record.key)
+        if self.store.create(f"{folder}/meta.json", _to_json(meta)):
+            self._delete_videos_but(folder, video)
+            return True
+        self._delete_lost(folder, video)
+        return False
+
+    def read_meta(self, key: str) -> dict[str, Any] | None:
+        """The `meta.json` of a clip, None if it is not committed."""
+        return self._read_json(f"{clip_folder(key)}/meta.json")
+
+    def committed_keys(self) -> set[bytes]:
+        """The 32-byte digests of all committed keys."""
+        indexed = indexed_keys(self.store)
+        committed: set[bytes] = set()
+        with ThreadPoolExecutor(_NUM_REQUESTS if self.store.is_remote else 1) as pool:
+            prefixes = self.store.names("clips")
+            for part in pool.map(lambda prefix: self._committed_below(f"clips/{prefix}", indexed), prefixes):
+                committed |= part
+        return committed
+
+    def write_failure(
+        self, key: str, ids: Iterable[str], failure: Failure, run: str, request_json: str | None
+    ) -> None:
+        """Store why `key` could not be rendered; `request_json` is None where there is no valid request."""
+        content = {
+            "key": key,
+            "ids": list(ids),
+            "stage": failure.stage,
+            "class": failure.failure_class,
+            "message": failure.message,
+            "attempts": failure.attempts,
+            "run": run,
+            "request": None if request_json is None else json.loads(request_json),
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self.store.write(_failure_path(key), _to_json(content))
+
+    def read_failure(self, key: str) -> dict[str, Any] | None:
+        """The failure record of a key, None if it has none."""
+        return self._read_json(_failure_path(key))
+
+    def remove_failure(self, key: str) -> None:
+        """Forget that `key` failed."""
+        self.store.delete(_failure_path(key))
+
+    def failures(self) -> list[str]:
+        """The keys that have a failure record, sorted."""
+        return [name.removesuffix(".json") for name in self.store.names("failures")]
+
+    def _committed_below(self, folder: str, indexed: set[bytes]) -> set[bytes]:
+        """The committed keys of one prefix: listed and indexed, or listed and with a meta.json."""
+        listed = _digests(self.store.names(folder))
+        unknown = listed - indexed
+        if self.store.is_remote and len(unknown) > _ASK_EACH_UP_TO:
+            paths = (path.split("/") for path in self.store.find(folder))
+            return _digests(path[2] for path in paths if path[3:] == ["meta.json"])
+        absent = {digest for digest in unknown if not self.store.exists(f"{folder}/{digest.hex()}/meta.json")}
+        return listed - absent
+
+    def _delete_videos_but(self, folder: str, video: str) -> None:
+        """Remove what killed attempts left beside the committed video."""
+        for name in self.store.names(folder):
+            if name.startswith("video-") and name != video:
+                self.store.delete(f"{folder}/{name}")
+
+    def _delete_lost(self, folder: str, video: str) -> None:
+        """Remove our video, unless the attempt that won made the same one."""
+        winner = json.loads(self.store.read(f"{folder}/meta.json"))
+        if winner["video"]["path"] != f"{folder}/{video}":
+            self.store.delete(f"{folder}/{video}")
+
+    def _read_json(self, path: str) -> dict[str, Any] | None:
+        try:
+            return json.loads(self.store.read(path))
+        except FileNotFoundError:
+            return None
+
+
+def _failure_path(key: str) -> str:
+    return f"failures/{key}.json"
+
+
+def _digests(names: Iterable[str]) -> set[bytes]:
+    """The digests that are written in `names`; what is no key (a stray file) is left out."""
+    return {bytes.fromhex(name) for name in names if len(name) == 64}
+
+
+def _to_json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False).encode()

@@ -1,0 +1,52 @@
+"""The tensors that travel in a record, as safetensors bytes. Knows formats, not computations."""
+
+import json
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load, save
+
+from wanray.models.denoise import DenoiseState
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What the next stage needs: text embeddings (trimmed, [L, D]) and the state of the denoise loop."""
+
+    prompt_LD: torch.Tensor | None = None
+    negative_LD: torch.Tensor | None = None
+    state: DenoiseState | None = None
+
+    def pack(self) -> bytes:
+        """Safetensors bytes; the loop's scalars stand in the header."""
+        tensors = {"prompt": self.prompt_LD, "negative": self.negative_LD}
+        metadata = {}
+        if self.state is not None:
+            tensors |= {"latents": self.state.latents_BCTHW}
+            tensors |= {f"history.{name}": tensor for name, tensor in self.state.history.items()}
+            metadata["state"] = json.dumps({"step": self.state.step, "scalars": self.state.scalars})
+        present = {name: tensor.cpu().contiguous() for name, tensor in tensors.items() if tensor is not None}
+        return save(_without_sharing(present), metadata=metadata)
+
+    @staticmethod
+    def unpack(data: bytes) -> "Payload":
+        """The payload that `pack` wrote; all tensors on the CPU."""
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        text = header.get("__metadata__", {}).get("state")
+        state = None
+        if text is not None:
+            values = json.loads(text)
+            history = {name[8:]: tensor for name, tensor in tensors.items() if name.startswith("history.")}
+            state = DenoiseState(tensors["latents"], values["step"], history, values["scalars"])
+        return Payload(tensors.get("prompt"), tensors.get("negative"), state)
+
+
+def _without_sharing(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Safetensors refuses tensors that share memory, as a solver's last sample and the latents may."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        result[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return result
