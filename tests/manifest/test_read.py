@@ -53,8 +53,7 @@ def test_path_is_relative_to_the_working_directory(tmp_path, monkeypatch):
 
 
 def test_fsspec_url():
-    with fsspec.open("memory://manifests/m.jsonl", "wt") as file:
-        file.write('{"prompt": "a"}\n')
+    fsspec.filesystem("memory").pipe("/manifests/m.jsonl", b'{"prompt": "a"}\n')
     assert rows("memory://manifests/m.jsonl") == [{"prompt": "a"}]
     assert rows("memory://manifests") == [{"prompt": "a"}]
 
@@ -62,6 +61,10 @@ def test_fsspec_url():
 @pytest.mark.parametrize("name", ["m.jsonl", "m.ndjson", "M.JSONL"])
 def test_jsonl(tmp_path, name):
     assert rows(write_jsonl(tmp_path / name, ROWS), 3) == ROWS
+
+
+def test_jsonl_counts_empty_rows(tmp_path):
+    assert rows(write_jsonl(tmp_path / "m.jsonl", [{}, {}])) == [{"prompt": None}] * 2
 
 
 def test_jsonl_keeps_broken_lines_as_rows(tmp_path):

@@ -245,6 +245,14 @@ def test_missing_prompt_is_a_problem_of_its_row():
     ]
 
 
+def test_long_and_odd_ids_are_whole_in_the_record_and_cut_in_the_message():
+    (piece,) = run([{"id": "x\n" * 200, "prompt": "a"}])
+    (row,) = piece.invalid.to_pylist()
+    assert row["id"] == "x\n" * 200
+    assert row["message"].startswith('row 0 (id "x\\nx\\n')
+    assert "\n" not in row["message"]
+
+
 def test_media_are_reported_as_unreadable_or_else_as_not_taken(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     rows = [{"prompt": "a", "image": str(tmp_path / "a.png")}, {"prompt": "a", "max_area": 256}]
@@ -271,7 +279,7 @@ def test_unknown_columns_of_any_type_become_json(caplog):
     table = pa.table({"prompt": ["a"], "raw": [b"xyz"], "score": [float("nan")], "box": [{"x": [1, 2]}]})
     (piece,) = resolve(iter([table]), RESOLVER)
     assert json.loads(piece.requests["tags"][0].as_py()) == {
-        "raw": "<3 bytes>",
+        "raw": f"sha256:{hashlib.sha256(b'xyz').hexdigest()}",
         "score": "nan",
         "box": {"x": [1, 2]},
     }

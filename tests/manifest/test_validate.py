@@ -14,12 +14,12 @@ from wanray.manifest.columns import normalise_table
 from wanray.manifest.media import check_media
 from wanray.manifest.problems import Problem, describe, located
 from wanray.manifest.validate import require_prompt
-from wanray.registry import get_model
+from wanray.registry import Model, get_model
 
 MODEL = get_model("t2v-a14b")
 
 
-def messages(*rows, model=MODEL):
+def messages(*rows, model: Model | None = MODEL):
     """`row column: message` of all problems of rows given as dicts."""
     table, problems = normalise_table(table_of(list(rows)))
     assert problems == []

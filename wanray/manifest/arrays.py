@@ -16,7 +16,8 @@ JSON = pa.json_(pa.string())
 
 def table_of(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as a table with the columns of all of them."""
-    names = dict.fromkeys(name for row in rows for name in row)
+    # a table without columns has no rows, and empty rows have to be counted
+    names = dict.fromkeys(name for row in rows for name in row) or {"prompt": None}
     return pa.table({name: array_of([row.get(name) for row in rows]) for name in names})
 
 

@@ -21,7 +21,7 @@ class Problem:
 
     def __str__(self) -> str:
         """Such as `row 17 (id "cat"), column num_frames: must be 4n+1 (5, 9, ..., 81), got 80`."""
-        return f'row {self.row} (id "{self.id}"){"," if self.column else ":"} {self.in_row}'
+        return f'row {self.row} (id "{excerpt(self.id)[1:-1]}"){"," if self.column else ":"} {self.in_row}'
 
     @property
     def in_row(self) -> str:
@@ -37,7 +37,7 @@ def broken(row: int, column: str, rule: str, value: object) -> Problem:
 def located(problems: Iterable[Problem], first_row: int, ids: list[str]) -> list[Problem]:
     """The problems of one batch in row order, with their row in the manifest and their id."""
     ordered = sorted(problems, key=lambda problem: problem.row)
-    return [replace(item, row=first_row + item.row, id=excerpt_id(ids[item.row])) for item in ordered]
+    return [replace(item, row=first_row + item.row, id=ids[item.row]) for item in ordered]
 
 
 def describe(problems: list[Problem]) -> str:
@@ -49,8 +49,3 @@ def excerpt(value: object) -> str:
     """`value` as Python writes it, cut to a length that fits a message."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 3]}..."
-
-
-def excerpt_id(value: str) -> str:
-    """An id that fits a line of a message, whatever it holds."""
-    return excerpt(value)[1:-1]

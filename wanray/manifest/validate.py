@@ -24,67 +24,70 @@ INPUT_COLUMNS = (*MEDIA_COLUMNS, "lora", "context_scale", "max_area")
 """Columns that only some tasks take."""
 
 
+Check = Callable[[pa.Array], pa.Array]
+"""From a column's values to a boolean each: true where the rule is broken."""
+
+
 def _identity(array: pa.Array) -> pa.Array:
     return array
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of one column. breaks: array -> boolean array; shows: what the message says was got."""
+    """One rule of one column; shows: what the message says was got."""
 
     column: str
-    breaks: Callable[[pa.Array], pa.Array]
+    breaks: Check
     says: str
     shows: Callable[[pa.Array], pa.Array] = _identity
 
 
-def outside(smallest: float, largest: float) -> Callable[[pa.Array], pa.Array]:
+def outside(smallest: float, largest: float) -> Check:
     """True for numbers below `smallest` or above `largest`."""
     return lambda array: pc.or_(pc.less(array, smallest), pc.greater(array, largest))
 
 
-def above(largest: float) -> Callable[[pa.Array], pa.Array]:
+def above(largest: float) -> Check:
     """True for numbers that are not above 0, or above `largest`."""
     return lambda array: pc.or_(pc.less_equal(array, 0), pc.greater(array, largest))
 
 
-def longer(num_chars: int) -> Callable[[pa.Array], pa.Array]:
+def longer(num_chars: int) -> Check:
     """True for texts of more than `num_chars` characters."""
     return lambda array: pc.greater(pc.utf8_length(array), num_chars)
 
 
-def matches(pattern: str) -> Callable[[pa.Array], pa.Array]:
+def matches(pattern: str) -> Check:
     """True for texts in which the regular expression is found."""
     return lambda array: pc.match_substring_regex(array, pattern)
 
 
-def other_than(choices: tuple[str, ...]) -> Callable[[pa.Array], pa.Array]:
+def other_than(choices: tuple[str, ...]) -> Check:
     """True for texts that are none of `choices`."""
     return lambda array: pc.and_(pc.is_valid(array), pc.invert(pc.is_in(array, pa.array(choices))))
 
 
-def no_multiple(divisor: int, remainder: int = 0) -> Callable[[pa.Array], pa.Array]:
+def no_multiple(divisor: int, remainder: int = 0) -> Check:
     """True for whole numbers that are not n * `divisor` + `remainder`."""
-    return lambda array: pc.not_equal(
-        pc.multiply(pc.divide(_less(array, remainder), divisor), divisor), _less(array, remainder)
-    )
+
+    def check(array: pa.Array) -> pa.Array:
+        number = pc.subtract(array, remainder)
+        return pc.not_equal(pc.multiply(pc.divide(number, divisor), divisor), number)
+
+    return check
 
 
-def _less(array: pa.Array, number: int) -> pa.Array:
-    return pc.subtract(array, number)
-
-
-def _experts(breaks: Callable[[pa.Array], pa.Array]) -> Callable[[pa.Array], pa.Array]:
+def _experts(breaks: Check) -> Check:
     """`breaks` for either expert's guidance."""
     return lambda array: pc.or_(*(breaks(pc.struct_field(array, name)) for name in ("high", "low")))
 
 
-def _sides(breaks: Callable[[pa.Array], pa.Array]) -> Callable[[pa.Array], pa.Array]:
+def _sides(breaks: Check) -> Check:
     """`breaks` for either side of a size."""
     return lambda array: pc.or_(*(breaks(side) for side in split_size(array)))
 
 
-def _any_item(breaks: Callable[[pa.Array], pa.Array]) -> Callable[[pa.Array], pa.Array]:
+def _any_item(breaks: Check) -> Check:
     """`breaks` for any item of a list."""
 
     def check(array: pa.Array) -> pa.Array:
@@ -97,7 +100,7 @@ def _any_item(breaks: Callable[[pa.Array], pa.Array]) -> Callable[[pa.Array], pa
 def split_size(size: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Width and height of texts such as 832x480 or 832*480, int64; null where it is not such a text."""
     parts = pc.extract_regex(size, r"^(?P<width>[0-9]{1,9})[x*](?P<height>[0-9]{1,9})$")
-    return tuple(pc.struct_field(parts, name).cast(pa.int64()) for name in ("width", "height"))  # type: ignore[return-value]
+    return pc.struct_field(parts, "width").cast(pa.int64()), pc.struct_field(parts, "height").cast(pa.int64())
 
 
 RULES = (

@@ -3,6 +3,7 @@
 Each raises ValueError with the rule that the value breaks. Ranges are not checked here.
 """
 
+import hashlib
 import json
 import math
 from decimal import Decimal
@@ -104,13 +105,13 @@ def tags(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` in the types that JSON has: bytes become their length, all else that JSON lacks its text."""
+    """`value` in the types that JSON has: bytes become their digest, all else that JSON lacks its text."""
     if isinstance(value, dict):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
     if isinstance(value, bytes):
-        return f"<{len(value)} bytes>"
+        return f"sha256:{hashlib.sha256(value).hexdigest()}"
     if isinstance(value, str | int | None) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return str(value)
