@@ -2,6 +2,7 @@
 
 import tempfile
 from io import BytesIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +36,7 @@ def make_pools(seconds: float) -> list[PoolSpec]:
 
 def plan_file(rows: int) -> bytes:
     """A plan of `rows` requests that differ in their seed."""
-    shape = {"width": 64, "height": 64, "num_frames": 5, "steps": 2}
+    shape: dict[str, Any] = {"width": 64, "height": 64, "num_frames": 5, "steps": 2}
     guidance = Guidance(high=1.0, low=1.0)
     table = [
         {

@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, read without torch: model name, sizes, scheduler shift, completeness, digest.
+"""What a checkpoint folder holds, read without torch: model, sizes, scheduler shift, completeness, digest.
 
 Loads no weights. Knows the Diffusers layout: `model_index.json` and a folder per component.
 """
@@ -56,7 +56,9 @@ def open_checkpoint(path: str, name: str | None = None) -> Checkpoint:
     model = get_model(name) if name else get_model(_detect(folder, index, transformer))
     if (len(model.experts) == 2) != ((folder / "transformer_2").is_dir()):
         have = "two experts" if (folder / "transformer_2").is_dir() else "no transformer_2/ folder"
-        raise ConfigError(f"model.path {folder} has {have}, which does not fit model {model.name}: check model.name")
+        raise ConfigError(
+            f"model.path {folder} has {have}, which does not fit model {model.name}: check model.name"
+        )
     parts = ["text_encoder", "transformer", "vae"] + (["transformer_2"] if len(model.experts) == 2 else [])
     for part in parts:
         _check_weights(folder / part)
@@ -73,9 +75,13 @@ def open_checkpoint(path: str, name: str | None = None) -> Checkpoint:
 
 def _read_index(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise ConfigError(f"model.path {folder} is not a folder: name a checkpoint folder in Diffusers layout")
+        raise ConfigError(
+            f"model.path {folder} is not a folder: name a checkpoint folder in Diffusers layout"
+        )
     if not (folder / "model_index.json").is_file():
-        raise ConfigError(f"model.path {folder} has no model_index.json: name a checkpoint folder in Diffusers layout")
+        raise ConfigError(
+            f"model.path {folder} has no model_index.json: name a checkpoint folder in Diffusers layout"
+        )
     return _read_json(folder / "model_index.json")
 
 
@@ -119,7 +125,9 @@ def _check_weights(folder: Path) -> None:
     ] or sorted(folder.glob("*.safetensors"))
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if not shards or missing:
-        raise ConfigError(f"model.path is incomplete: {missing[0] if missing else f'{folder}/*.safetensors'} is missing")
+        raise ConfigError(
+            f"model.path is incomplete: {missing[0] if missing else f'{folder}/*.safetensors'} is missing"
+        )
 
 
 def weights_digest(checkpoint: Checkpoint) -> str:
@@ -135,7 +143,10 @@ def weights_digest(checkpoint: Checkpoint) -> str:
     with ThreadPoolExecutor(8) as threads:
         digests = list(threads.map(cache.digest, files))
     cache.save()
-    lines = [f"{file.relative_to(folder).as_posix()} {digest}\n" for file, digest in zip(files, digests, strict=True)]
+    lines = [
+        f"{file.relative_to(folder).as_posix()} {digest}\n"
+        for file, digest in zip(files, digests, strict=True)
+    ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from wanray.errors import ConfigError, EngineError, ManifestError, StorageError
 
 app = typer.Typer(
     name="wanray",
-    help="Render datasets of videos with Wan on a Ray cluster: a manifest in, mp4 files out, each exactly once.",
+    help="Render datasets of videos with Wan on a Ray cluster, each clip exactly once.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,10 +29,9 @@ def render(config: Config, overrides: Overrides = None) -> None:
     The same command again resumes. Exit code 0: all committed; 2: finished with failures;
     3: infrastructure failed, try again; 1: wrong use.
     """
-    from wanray.config import load_config
-    from wanray.engine.job import execute, prepare
+    from wanray.engine.job import execute
 
-    job = prepare(load_config(config, overrides), write=True)
+    job = _prepare(config, overrides, write=True)
     _print_plan(job.plan)
     summary = execute(job)
     _print_summary(summary, job.ledger.store.url)
@@ -46,11 +45,9 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Print what `render` would do, on what and how long; starts and writes nothing."""
-    from wanray.config import load_config
-    from wanray.engine.job import prepare
     from wanray.plan.page import plan_json
 
-    planned = prepare(load_config(config, overrides), write=False).plan
+    planned = _prepare(config, overrides, write=False).plan
     if as_json:
         print(json.dumps(plan_json(planned), indent=1, ensure_ascii=False))
     else:
@@ -76,8 +73,23 @@ def tiny(
     """Write a tiny random checkpoint (under a megabyte) to try things out; it renders noise."""
     from wanray.stage import load
 
-    load("wanray.models.tiny:write_tiny")(model, output)
+    try:
+        load("wanray.models.tiny:write_tiny")(model, output)
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written ({error.strerror}): name a new folder") from None
     print(f"tiny random {model} written to {output}")
+
+
+def _prepare(config: Path, overrides: list[str] | None, *, write: bool) -> Any:
+    """The job that a configuration describes; what is wrong with a value names its place."""
+    from wanray.config import load_config, place_of
+    from wanray.engine.job import prepare
+
+    loaded = load_config(config, overrides)
+    try:
+        return prepare(loaded, write=write)
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({place_of(str(error), overrides or [], str(config))})") from None
 
 
 def _print_plan(planned: Any) -> None:
@@ -107,12 +119,15 @@ def main() -> None:
     logging.getLogger("wanray").setLevel(logging.INFO)
     try:
         app()
+    except SystemExit as ending:
+        if ending.code == 130:
+            _fail("interrupted; the same command resumes", 130)
+        # typer ends wrong use with 2, which here is a run that finished with failures
+        sys.exit(ending.code if isinstance(ending.__context__, typer.Exit) else 1)
     except (ConfigError, ManifestError) as error:
         _fail(error, 1)
     except (EngineError, StorageError) as error:
         _fail(error, 3)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command resumes", 130)
 
 
 def _fail(message: object, code: int) -> None:

@@ -98,7 +98,7 @@ class Store:
             self._backend.delete(path)
 
     def for_arrow(self, paths: Sequence[str]) -> tuple[fsspec.AbstractFileSystem | None, list[str]]:
-        """(filesystem, full paths) for readers that take pyarrow's or fsspec's filesystems; None means local."""
+        """(filesystem, full paths) for readers that take pyarrow's or fsspec's filesystems; None is local."""
         return self._backend.for_arrow(paths)
 
     def check(self) -> bool:

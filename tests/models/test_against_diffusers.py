@@ -1,4 +1,4 @@
-"""`numerics.mode=diffusers` equals diffusers' WanPipeline bit for bit; splitting a request changes nothing."""
+"""`numerics.mode=diffusers` equals diffusers' WanPipeline bit for bit; splitting changes nothing."""
 
 from dataclasses import replace
 
@@ -110,7 +110,9 @@ def test_official_differs_from_diffusers_in_the_sigmas(tiny):
     assert not torch.equal(official, diffusers)
 
 
-@pytest.mark.parametrize("change", [{"seed": 8}, {"prompt": "a blue star"}, {"negative_prompt": "blue"}, {"shift": 6.0}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 8}, {"prompt": "a blue star"}, {"negative_prompt": "blue"}, {"shift": 6.0}]
+)
 def test_every_parameter_reaches_the_latents(tiny, change):
     base = run_stages(tiny("t2v-1.3b"), REQUEST, ("single",))
     changed = run_stages(tiny("t2v-1.3b"), replace(REQUEST, **change), ("single",))

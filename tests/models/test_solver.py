@@ -12,7 +12,9 @@ from wanray.schedule import make_schedule
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden" / "schedulers"
 SETTINGS = json.loads((GOLDEN / "settings.json").read_text())["settings"] if GOLDEN.is_dir() else []
-needs_golden = pytest.mark.skipif(not SETTINGS, reason="golden data of the official code is not beside the checkout")
+needs_golden = pytest.mark.skipif(
+    not SETTINGS, reason="golden data of the official code is not beside the checkout"
+)
 
 
 def golden(solver):

@@ -1,4 +1,4 @@
-"""YAML file + `key=value` overrides -> RenderConfig. OmegaConf ends here: all code after it gets dataclasses."""
+"""YAML file + `key=value` overrides -> RenderConfig. OmegaConf ends here; the rest gets dataclasses."""
 
 import difflib
 from dataclasses import fields
@@ -40,7 +40,9 @@ def _read_yaml(path: Path) -> DictConfig:
     except FileNotFoundError:
         raise ConfigError(f"configuration {path} does not exist: check the path") from None
     except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path} cannot be read ({type(error).__name__}): name a YAML file") from None
+        raise ConfigError(
+            f"configuration {path} cannot be read ({type(error).__name__}): name a YAML file"
+        ) from None
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"configuration {path} is not valid YAML: {_one_line(error)}") from None
     if not isinstance(loaded, DictConfig):
@@ -55,7 +57,9 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
     try:
         return OmegaConf.from_dotlist(overrides)
     except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"overrides {overrides} cannot be read: {_one_line(error)} ({COMMAND_LINE})") from None
+        raise ConfigError(
+            f"overrides {overrides} cannot be read: {_one_line(error)} ({COMMAND_LINE})"
+        ) from None
 
 
 def _merge(config: DictConfig, values: DictConfig, place: str) -> DictConfig:
@@ -75,7 +79,9 @@ def _unknown_key(error: ConfigKeyError, place: str) -> str:
     known = [item.name for item in fields(error.object_type)] if error.object_type else []  # type: ignore[arg-type]
     parent, _, name = key.rpartition(".")
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {f'{parent}.' if parent else ''}{close[0]}?" if close else f"known: {', '.join(known)}"
+    hint = (
+        f"did you mean {f'{parent}.' if parent else ''}{close[0]}?" if close else f"known: {', '.join(known)}"
+    )
     return f"{key} is not a known key: {hint} ({place})"
 
 

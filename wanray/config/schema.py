@@ -39,7 +39,17 @@ class VideoConfig:
 
     def __post_init__(self) -> None:
         check_at_least("output.video.crf", self.crf, 0)
-        presets = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+        presets = (
+            "ultrafast",
+            "superfast",
+            "veryfast",
+            "faster",
+            "fast",
+            "medium",
+            "slow",
+            "slower",
+            "veryslow",
+        )
         check_choice("output.video.preset", self.preset, presets)
 
 
@@ -119,7 +129,9 @@ class DefaultsConfig:
         check_at_least("defaults.height", self.height, 1)
         check_at_least("defaults.seed", self.seed, 0)
         if self.size is not None and (self.width is not None or self.height is not None):
-            raise ConfigError(f"defaults.size {self.size!r} excludes defaults.width and defaults.height: keep one way")
+            raise ConfigError(
+                f"defaults.size {self.size!r} excludes defaults.width and defaults.height: keep one way"
+            )
         if self.seed is not None and self.seeds is not None:
             raise ConfigError(f"defaults.seed {self.seed} excludes defaults.seeds: keep one of them")
 
@@ -139,7 +151,9 @@ class TopologyConfig:
         if self.cfg > 2:
             raise ConfigError(f"topology.cfg must be 1 or 2, got {self.cfg}")
         if self.fsdp not in (1, self.world_size):
-            raise ConfigError(f"topology.fsdp must be 1 or the gang's {self.world_size} ranks, got {self.fsdp}")
+            raise ConfigError(
+                f"topology.fsdp must be 1 or the gang's {self.world_size} ranks, got {self.fsdp}"
+            )
 
     @property
     def world_size(self) -> int:
@@ -201,7 +215,7 @@ class RayConfig:
     """The cluster, and how patient to be with it."""
 
     address: str | None = None
-    """Of a running cluster; None attaches to RAY_ADDRESS inside a Ray job, else starts one on this machine."""
+    """Of a running cluster; None: RAY_ADDRESS inside a Ray job, else a cluster on this machine."""
     max_attempts: int = 3
     """Times that a request is tried when ranks die under it."""
     start_timeout_s: float = 1800.0
@@ -225,7 +239,7 @@ class RenderConfig:
     run: str | None = None
     """Name of the run's folder below `runs/`; None takes the time."""
     on_invalid: str = "record"
-    """Rows that break a rule: `record` them as failures and render the rest, or `fail` before anything starts."""
+    """Rows that break a rule: `record` them as failures and render the rest, or `fail` at once."""
     numerics: NumericsConfig = field(default_factory=NumericsConfig)
     defaults: DefaultsConfig = field(default_factory=DefaultsConfig)
     sweep: dict[str, list[Any]] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""How a plan is carried out: in this process (`local`) or on a Ray cluster. Ray lives here and nowhere else."""
+"""How a plan is carried out: in this process (`local`) or on a Ray cluster. The only home of Ray."""

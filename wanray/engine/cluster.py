@@ -1,4 +1,4 @@
-"""The cluster: connect to one or start one, decide resources, and check that all pools fit before any starts."""
+"""The cluster: connect or start, decide resources, and check that all pools fit before any starts."""
 
 import logging
 import os
@@ -122,7 +122,7 @@ def _too_small(
     labels = f" with labels {pool.labels}" if pool.labels else ""
     return (
         f"pool {pool.name} needs {_workers(pool)} workers of {each}{labels}, but only {placed} fit: "
-        f"{len(fitting)} of {len(nodes)} nodes qualify and have {total(fitting)} left beside the other pools; "
+        f"{len(fitting)} of {len(nodes)} nodes qualify and have {total(fitting)} left; "
         f"lower pools.{pool.name}.gangs, .workers or .resources, or add nodes"
     )
 

@@ -34,7 +34,7 @@ class Rank:
         self.pool = pool
         self.chain = Chain(pool.stages)
 
-    def describe(self) -> tuple[str, list[int], int]:
+    def describe(self) -> tuple[str, list[Any], int]:
         """Node id, GPU ids and process id: where this rank is."""
         return ray.get_runtime_context().get_node_id(), ray.get_gpu_ids(), os.getpid()
 
@@ -106,13 +106,15 @@ class Gang:
         assert self.pool.resources is not None
         options = actor_options(self.pool.resources)
         self.ranks = [
-            Rank.options(**options, scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, index)).remote(
-                self.pool
-            )
+            Rank.options(
+                **options, scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, index)
+            ).remote(self.pool)
             for index in range(self.pool.world_size)
         ]
         places = await asyncio.gather(*[rank.describe.remote() for rank in self.ranks])
-        logger.info("gang started pool=%s worker=%d pids=%s", self.pool.name, self.worker, [p[2] for p in places])
+        logger.info(
+            "gang started pool=%s worker=%d pids=%s", self.pool.name, self.worker, [p[2] for p in places]
+        )
         order = sorted(range(len(places)), key=lambda index: places[index][:2])
         return [self.ranks[index] for index in order]
 

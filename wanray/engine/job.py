@@ -76,14 +76,14 @@ def prepare(config: RenderConfig, *, write: bool) -> Job:
     notes = check_pools(config, placement, checkpoint.dims, list(pool_experts(placement, checkpoint.model)))
     store = Store.open(config.output.url)
     if write and not store.check():
-        notes.append(f"{store.url} does not honour create-if-absent: two jobs at once may render a clip twice")
+        notes.append(
+            f"{store.url} does not honour create-if-absent: two jobs at once may render a clip twice"
+        )
     ledger, run = Ledger(store), config.run or _new_run()
     model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint)}
     selection = _select(config, checkpoint, model, ledger, run, write)
     mode = config.numerics.mode
-    groups = shape_groups(
-        selection.costs, checkpoint.model, checkpoint.dims, checkpoint.switch(mode), mode
-    )
+    groups = shape_groups(selection.costs, checkpoint.model, checkpoint.dims, checkpoint.switch(mode), mode)
     plan = Plan(
         run=run,
         model=model,

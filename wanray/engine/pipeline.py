@@ -28,7 +28,9 @@ class PoolSpec:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def worker_for(resources: dict[str, float], rank: int = 0, world_size: int = 1, rendezvous: str = "") -> Worker:
+def worker_for(
+    resources: dict[str, float], rank: int = 0, world_size: int = 1, rendezvous: str = ""
+) -> Worker:
     """What a stage is told about a place with these Ray resources."""
     return Worker(
         device="cuda" if resources.get("GPU", 0) > 0 else "cpu",
@@ -50,7 +52,9 @@ def make_pools(
     """The pools of a rendering job, in the order of the data flow."""
     encode = _pool("encode", config.pools.encode, *_encode_stages(config, checkpoint))
     denoise = [
-        _pool(name, pool_config(config, name), _denoise_stage(name, experts, config, checkpoint), is_gang=True)
+        _pool(
+            name, pool_config(config, name), _denoise_stage(name, experts, config, checkpoint), is_gang=True
+        )
         for name, experts in pool_experts(placement, checkpoint.model).items()
     ]
     decode = _pool("decode", config.pools.decode, _decode_stage(config, checkpoint, model, run))

@@ -22,12 +22,15 @@ Counts = dict[str, tuple[int, int]]
 class MaxQueued(BackpressurePolicy):
     """An operator may start a task only while few enough blocks wait in front of its consumer."""
 
-    name = "MaxQueued"
+    @property
+    def name(self) -> str:
+        return "MaxQueued"
 
     def can_add_input(self, op: Any) -> bool:
         caps: dict[str, int] = self._data_context.get_config(CAPS)
         return all(
-            self._topology[consumer].total_enqueued_input_blocks() + op.num_active_tasks() < _cap(caps, consumer.name)
+            self._topology[consumer].total_enqueued_input_blocks() + op.num_active_tasks()
+            < _cap(caps, consumer.name)
             for consumer in op.output_dependencies
             if consumer in self._topology
         )
@@ -52,7 +55,10 @@ class Watch(ExecutionCallback):
     def on_execution_step(self, executor: Any) -> None:
         if Watch.watcher is not None and executor._topology:
             Watch.watcher(
-                {op.name: (op.metrics.num_task_inputs_processed, op.num_active_tasks()) for op in executor._topology}
+                {
+                    op.name: (op.metrics.num_task_inputs_processed, op.num_active_tasks())
+                    for op in executor._topology
+                }
             )
 
 

@@ -92,7 +92,10 @@ def run_ray(
         with watch_pools(actors, monitor):
             dataset = _dataset(pools, store, parts, actors, cluster, monitor)
             try:
-                for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for batch in dataset.iter_batches(
+                    batch_size=None, batch_format="pyarrow", prefetch_batches=0
+                ):
+                    assert isinstance(batch, pa.Table)
                     for row in range(batch.num_rows):
                         monitor.finished(Record.from_table(batch.slice(row, 1)))
             except RayError as error:
@@ -122,10 +125,12 @@ def _gang_pools(pools: Sequence[PoolSpec], cluster: Cluster, config: RayConfig) 
 
 
 def _place(pool: PoolSpec) -> list[PlacementGroup]:
+    assert pool.resources is not None
     bundles = [pool.resources] * pool.world_size
-    labels = [pool.labels] * pool.world_size if pool.labels else None
+    labels = [pool.labels] * pool.world_size if pool.labels else []
     return [
-        placement_group(bundles, strategy="PACK", bundle_label_selector=labels) for _ in range(pool.num_workers)
+        placement_group(bundles, strategy="PACK", bundle_label_selector=labels)
+        for _ in range(pool.num_workers)
     ]
 
 

@@ -47,7 +47,9 @@ def _run_stage(name: str, stage: Any, record: Record, report: Report) -> Record:
     try:
         result = stage.run(record, report)
     except Exception as error:  # noqa: BLE001 - a row's error, whatever it is, is that row's failure
-        logger.warning("stage failed key=%s stage=%s", record.key, name, exc_info=not isinstance(error, StageError))
+        logger.warning(
+            "stage failed key=%s stage=%s", record.key, name, exc_info=not isinstance(error, StageError)
+        )
         return record.failed(failure_of(name, error, record.attempts))
     return replace(result, timings_s=result.timings_s | {name: time.monotonic() - start})
 

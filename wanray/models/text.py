@@ -6,6 +6,7 @@ Shape suffixes: L tokens, D text width, B batch.
 import html
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import ftfy
 import torch
@@ -39,7 +40,9 @@ class TextEncoder:
     def __init__(self, checkpoint: str, dtype: torch.dtype, device: str) -> None:
         transformers_logging.disable_progress_bar()
         self.tokenizer = AutoTokenizer.from_pretrained(f"{checkpoint}/tokenizer", local_files_only=True)
-        encoder = UMT5EncoderModel.from_pretrained(f"{checkpoint}/text_encoder", dtype=dtype, local_files_only=True)
+        encoder: Any = UMT5EncoderModel.from_pretrained(
+            f"{checkpoint}/text_encoder", dtype=dtype, local_files_only=True
+        )
         self.encoder = encoder.eval().to(device)
         self.device = device
 

@@ -53,7 +53,6 @@ def _text_encoder() -> UMT5EncoderModel:
         num_layers=2,
         num_heads=4,
         feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
         decoder_start_token_id=0,
     )
     return UMT5EncoderModel(config).eval()
@@ -86,6 +85,7 @@ def _transformer(seed: int) -> WanTransformer3DModel:
 
 def _scheduler(model: Model) -> UniPCMultistepScheduler:
     shift = model.defaults.shift
+    assert shift is not None
     return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
 
 

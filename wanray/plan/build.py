@@ -4,6 +4,8 @@ Two passes over a spool on local disk, so that memory stays a few dozen bytes pe
 collects keys and ids, the second drops what is committed or repeated and writes the rest, highest priority
 first, requests of one shape together.
 """
+# pyarrow makes its compute functions at import:
+# pyright: reportAttributeAccessIssue=false
 
 import io
 from collections import Counter
@@ -60,7 +62,9 @@ class _Spool:
             self.writer = pq.ParquetWriter(self.path, requests.schema, compression="lz4")
         self.writer.write_table(requests, row_group_size=requests.num_rows)
         digests = pa.concat_arrays(requests["digest"].chunks)
-        self.digests.append(np.frombuffer(digests.buffers()[1], dtype="S32")[digests.offset :][: len(digests)].copy())
+        self.digests.append(
+            np.frombuffer(digests.buffers()[1], dtype="S32")[digests.offset :][: len(digests)].copy()
+        )
         self.ids.extend(pc.list_flatten(chunk) for chunk in requests["ids"].chunks)
         self.rows.append(requests["row"].to_numpy())
 
@@ -109,9 +113,9 @@ def select_requests(resolved: Iterator[Resolved], committed: set[bytes], write_p
     return Selection(counts, dict(costs), parts, problems, bad_rows)
 
 
-def _padded(digest: bytes) -> bytes:
-    """numpy drops zero bytes at the end of `S32` values; a key has them."""
-    return digest.ljust(32, b"\0")
+def _padded(digest: Any) -> bytes:
+    """The 32 bytes of a numpy `S32` value, which comes without the zero bytes at its end."""
+    return bytes(digest).ljust(32, b"\0")
 
 
 def _clashing_ids(
@@ -213,7 +217,14 @@ def _with_all_ids(table: pa.Table, merged_ids: dict[bytes, list[str]]) -> pa.Tab
 def _buckets(table: pa.Table) -> Iterator[tuple[tuple[int, ...], pa.Table]]:
     """The rows of each (priority, shape), in the order of their first row."""
     names = ("priority", *SHAPE)
-    columns = np.stack([table[name].to_numpy() for name in names], axis=1) if table.num_rows else np.empty((0, 5), int)
+    columns = (
+        np.stack([table[name].to_numpy() for name in names], axis=1)
+        if table.num_rows
+        else np.empty((0, 5), int)
+    )
     buckets, first, inverse = np.unique(columns, axis=0, return_index=True, return_inverse=True)
     for number in np.argsort(first):
-        yield tuple(int(value) for value in buckets[number]), table.filter(pa.array(inverse.ravel() == number))
+        yield (
+            tuple(int(value) for value in buckets[number]),
+            table.filter(pa.array(inverse.ravel() == number)),
+        )

@@ -40,7 +40,9 @@ def plan_page(plan: Plan) -> RenderableType:
 
 
 def _group_table(groups: tuple[ShapeGroup, ...]) -> Table:
-    table = Table("size", "frames", "steps", "solver", "requests", "tokens", "TFLOP/clip", box=None, pad_edge=False)
+    table = Table(
+        "size", "frames", "steps", "solver", "requests", "tokens", "TFLOP/clip", box=None, pad_edge=False
+    )
     for group in groups[:SHOWN_GROUPS]:
         split = "+".join(str(number) for number in group.steps_per_expert.values())
         steps = f"{group.steps} ({split})" if len(group.steps_per_expert) > 1 else str(group.steps)

@@ -38,15 +38,23 @@ def check_pools(config: RenderConfig, placement: str, dims: Dims, pools: Sequenc
     for name in pools:
         topology = pool_config(config, name).topology
         if config.engine == "local" and topology.world_size > 1:
-            raise ConfigError(f"pools.{name}.topology has {topology.world_size} ranks, but engine local has one process")
+            raise ConfigError(
+                f"pools.{name}.topology has {topology.world_size} ranks, but engine local has one process"
+            )
         if dims.num_heads % topology.ulysses:
             raise ConfigError(
                 f"pools.{name}.topology.ulysses must divide the model's {dims.num_heads} heads, got {topology.ulysses}"
             )
-    unused = [name for name in DENOISE_POOLS.values() if name not in pools and pool_config(config, name) != PoolConfig()]
+    unused = [
+        name
+        for name in DENOISE_POOLS.values()
+        if name not in pools and pool_config(config, name) != PoolConfig()
+    ]
     notes = [f"pools.{name} has no effect: placement {placement} uses {', '.join(pools)}" for name in unused]
     if any(pool_config(config, name).topology.world_size > 1 for name in pools):
-        notes.append("ranks of a gang repeat each other's work in this version: it gains nothing yet over more gangs")
+        notes.append(
+            "ranks of a gang repeat each other's work in this version: it gains nothing yet over more gangs"
+        )
     return notes
 
 
@@ -102,7 +110,11 @@ def _plain_pool(name: str, pool: PoolConfig) -> PoolPlan:
 
 
 def _denoise_pool(
-    name: str, pool: PoolConfig, experts: tuple[str, ...], groups: Sequence[ShapeGroup], estimate: EstimateConfig
+    name: str,
+    pool: PoolConfig,
+    experts: tuple[str, ...],
+    groups: Sequence[ShapeGroup],
+    estimate: EstimateConfig,
 ) -> PoolPlan:
     share = [
         group.num_requests

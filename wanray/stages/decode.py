@@ -29,6 +29,7 @@ class Decode:
 
     def __init__(self, config: DecodeConfig) -> None:
         self.config = config
+        self.vae: Any = None
         self.versions = {name: version(name) for name in PACKAGES}
 
     def setup(self, worker: Worker) -> None:

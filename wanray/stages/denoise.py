@@ -44,7 +44,9 @@ class Denoise:
         if worker.world_size > 1:
             process_group.join(self.store, worker.rendezvous, worker.rank, worker.world_size, worker.device)
         self.transformers = {
-            expert: load_transformer(f"{self.config.checkpoint}/{folder}", DTYPES[self.config.dtype], worker.device)
+            expert: load_transformer(
+                f"{self.config.checkpoint}/{folder}", DTYPES[self.config.dtype], worker.device
+            )
             for expert, folder in self.config.transformers.items()
         }
 
@@ -53,13 +55,18 @@ class Denoise:
         if self.worker.world_size > 1:
             process_group.check_agreement(record.key, self.worker.device)
         payload = Payload.unpack(record.payload)
-        assert payload.prompt_LD is not None and payload.negative_LD is not None, "denoise comes after encode"
+        assert payload.prompt_LD is not None, "denoise comes after encode"
+        assert payload.negative_LD is not None, "denoise comes after encode"
         text = TextCondition(self._to_device(payload.prompt_LD), self._to_device(payload.negative_LD))
         state = payload.state or first_state(record.request, self.config.model, self.numerics)
         for expert in self.transformers:
             state = self._advance(expert, record.request, state, text, report)
         done = state.step == record.request.steps
-        after = Payload(state=DenoiseState(state.latents_BCTHW, state.step)) if done else replace(payload, state=state)
+        after = (
+            Payload(state=DenoiseState(state.latents_BCTHW, state.step))
+            if done
+            else replace(payload, state=state)
+        )
         topology = asdict(self.config.topology) | {"world_size": self.worker.world_size}
         return replace(record, payload=after.pack(), topology=record.topology | {self.config.pool: topology})
 
@@ -79,7 +86,9 @@ class Denoise:
             assert self.config.boundary is not None
             until = int((solver.timesteps >= self.config.boundary * 1000).sum())
         guidance = guidance_of(request, expert, self.config.mode)
-        return advance(self.transformers[expert], state, solver, text, guidance, until, self.config.mode, report)
+        return advance(
+            self.transformers[expert], state, solver, text, guidance, until, self.config.mode, report
+        )
 
     def _to_device(self, text_LD: torch.Tensor) -> torch.Tensor:
         return pad_text(text_LD).to(self.worker.device, DTYPES[self.config.dtype])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ class Encode:
 
     def __init__(self, config: EncodeConfig) -> None:
         self.config = config
+        self.embed: Any = None
 
     def setup(self, worker: Worker) -> None:
         """Load tokenizer and encoder."""
@@ -42,4 +44,6 @@ class Encode:
 def _cut_note(column: str, embedding: Embedding) -> list[str]:
     if embedding.num_tokens <= MAX_TOKENS:
         return []
-    return [f"{column} has {embedding.num_tokens} tokens; the last {embedding.num_tokens - MAX_TOKENS} were cut"]
+    return [
+        f"{column} has {embedding.num_tokens} tokens; the last {embedding.num_tokens - MAX_TOKENS} were cut"
+    ]
