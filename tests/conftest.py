@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,3 +75,18 @@ def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
         except OSError:
             time.sleep(0.05)
     pytest.fail(f"weed did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny(name) -> folder of a tiny random checkpoint of that model."""
+    folder = tmp_path_factory.mktemp("tiny")
+
+    def make(name: str) -> Path:
+        from wanray.models.tiny import write_tiny
+
+        if not (folder / name).exists():
+            write_tiny(name, folder / name)
+        return folder / name
+
+    return make

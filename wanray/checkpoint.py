@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from wanray.errors import ConfigError
-from wanray.registry import Dims, Model, get_model
+from wanray.registry import MODELS, Dims, Model, get_model
 
 logger = logging.getLogger(__name__)
 
 CACHED_BYTES = 64 * 2**20
 """Files from this size on keep their digest in a cache, because hashing them takes a while."""
+REMEDY = "copy or download the checkpoint again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,21 +54,27 @@ def open_checkpoint(path: str, name: str | None = None) -> Checkpoint:
     folder = Path(path).absolute()
     index = _read_index(folder)
     transformer = _read_json(folder / "transformer" / "config.json")
-    model = get_model(name) if name else get_model(_detect(folder, index, transformer))
+    detected = _detect(folder, index, transformer)
+    model = get_model(name or detected)
     if (len(model.experts) == 2) != ((folder / "transformer_2").is_dir()):
         have = "two experts" if (folder / "transformer_2").is_dir() else "no transformer_2/ folder"
         raise ConfigError(
             f"model.path {folder} has {have}, which does not fit model {model.name}: check model.name"
         )
+    dims = _dims(folder, transformer)
+    if dims != model.dims and dims in [other.dims for other in MODELS.values()]:
+        raise ConfigError(
+            f"model.path {folder} has the sizes of {detected}, not of model {model.name}: check model.name"
+        )
     parts = ["text_encoder", "transformer", "vae"] + (["transformer_2"] if len(model.experts) == 2 else [])
     for part in parts:
         _check_weights(folder / part)
-    if not (folder / "tokenizer").is_dir():
-        raise ConfigError(f"model.path {folder} is incomplete: tokenizer/ is missing")
+    if not any((folder / "tokenizer").glob("*")):
+        raise ConfigError(f"model.path {folder} is incomplete: tokenizer/ is missing or empty; {REMEDY}")
     return Checkpoint(
         path=str(folder),
         model=model,
-        dims=_dims(transformer),
+        dims=dims,
         boundary=index.get("boundary_ratio") if len(model.experts) == 2 else None,
         flow_shift=float(_read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift", 1.0)),
     )
@@ -76,7 +83,7 @@ def open_checkpoint(path: str, name: str | None = None) -> Checkpoint:
 def _read_index(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ConfigError(
-            f"model.path {folder} is not a folder: name a checkpoint folder in Diffusers layout"
+            f"model.path {folder} is no local folder: name a checkpoint folder in Diffusers layout"
         )
     if not (folder / "model_index.json").is_file():
         raise ConfigError(
@@ -87,11 +94,18 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"model.path is incomplete: {path} is missing") from None
+        raise ConfigError(f"model.path is incomplete: {path} is missing; {REMEDY}") from None
+    except OSError as error:
+        raise ConfigError(
+            f"model.path is damaged: {path} cannot be read ({error.strerror}); {REMEDY}"
+        ) from None
     except ValueError as error:
-        raise ConfigError(f"model.path is damaged: {path} is not JSON ({error})") from None
+        raise ConfigError(f"model.path is damaged: {path} is not JSON ({error}); {REMEDY}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"model.path is damaged: {path} is not a JSON object; {REMEDY}")
+    return content
 
 
 def _detect(folder: Path, index: dict[str, Any], transformer: dict[str, Any]) -> str:
@@ -103,17 +117,21 @@ def _detect(folder: Path, index: dict[str, Any], transformer: dict[str, Any]) ->
         )
     if (folder / "transformer_2").is_dir() or index.get("boundary_ratio") is not None:
         return "t2v-a14b"
-    return "t2v-14b" if transformer["num_layers"] == 40 else "t2v-1.3b"
+    return "t2v-14b" if transformer.get("num_layers") == 40 else "t2v-1.3b"
 
 
-def _dims(transformer: dict[str, Any]) -> Dims:
-    return Dims(
-        dim=transformer["num_attention_heads"] * transformer["attention_head_dim"],
-        ffn_dim=transformer["ffn_dim"],
-        num_heads=transformer["num_attention_heads"],
-        num_layers=transformer["num_layers"],
-        in_channels=transformer["in_channels"],
-    )
+def _dims(folder: Path, transformer: dict[str, Any]) -> Dims:
+    try:
+        return Dims(
+            dim=transformer["num_attention_heads"] * transformer["attention_head_dim"],
+            ffn_dim=transformer["ffn_dim"],
+            num_heads=transformer["num_attention_heads"],
+            num_layers=transformer["num_layers"],
+            in_channels=transformer["in_channels"],
+        )
+    except KeyError as error:
+        file = folder / "transformer" / "config.json"
+        raise ConfigError(f"model.path is damaged: {file} has no {error.args[0]}; {REMEDY}") from None
 
 
 def _check_weights(folder: Path) -> None:
@@ -121,13 +139,32 @@ def _check_weights(folder: Path) -> None:
     shards = [
         folder / name
         for index in sorted(folder.glob("*.safetensors.index.json"))
-        for name in sorted(set(_read_json(index)["weight_map"].values()))
+        for name in sorted(set(_read_json(index).get("weight_map", {}).values()))
     ] or sorted(folder.glob("*.safetensors"))
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if not shards or missing:
-        raise ConfigError(
-            f"model.path is incomplete: {missing[0] if missing else f'{folder}/*.safetensors'} is missing"
-        )
+        name = missing[0] if missing else f"{folder}/*.safetensors"
+        raise ConfigError(f"model.path is incomplete: {name} is missing; {REMEDY}")
+    for shard in shards:
+        if not _is_whole(shard):
+            size = shard.stat().st_size
+            raise ConfigError(
+                f"model.path is damaged: {shard} ({size} bytes) is no whole safetensors file; {REMEDY}"
+            )
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a safetensors file is as long as its header tells; cut downloads and LFS pointers are not."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length + 8 > file.stat().st_size:
+            return False
+        try:
+            header = json.loads(stream.read(length))
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, LookupError, TypeError):
+            return False
+    return file.stat().st_size == 8 + length + max(ends, default=0)
 
 
 def weights_digest(checkpoint: Checkpoint) -> str:

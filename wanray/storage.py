@@ -38,7 +38,12 @@ class Store:
         if urlsplit(url).password is not None:
             raise ConfigError("output.url holds a password: leave it out, the store's own variables carry it")
         # Others write to the same store, so a listing is never remembered.
-        fs, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+        try:
+            fs, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(
+                f"output.url {url} cannot be opened: {error}; use a folder or s3://..."
+            ) from None
         if isinstance(fs, LocalFileSystem):
             return Store(root, _Folder(Path(root)))
         return Store(url.rstrip("/"), _Bucket(fs, root.rstrip("/")))

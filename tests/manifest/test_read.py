@@ -118,7 +118,6 @@ def write(folder, name, content):
         ("m.jsonl", b"\n", "is empty: it needs at least one row"),
         ("m.csv", b"", "is empty: it needs at least one row"),
         ("m.csv", b"prompt\n", "is empty: it needs at least one row"),
-        ("m.csv", b"id,prompt\na,b,c\n", "Expected 2 columns, got 3"),
         ("m.csv", b"prompt\ncaf\xe9\n", "UTF-8"),
         ("m.csv", b"prompt,prompt\na,b\n", "more than one column prompt"),
         ("m.txt", b"a fox", "wanray manifest"),
@@ -133,9 +132,22 @@ def test_unusable_file(tmp_path, name, content, message):
 
 
 def test_missing_file_folder_and_glob(tmp_path):
-    for url in (tmp_path / "none.parquet", tmp_path, tmp_path / "*.csv"):
+    for url in (tmp_path / "none.parquet", tmp_path / "*.csv"):
         with pytest.raises(ManifestError, match="does not exist"):
             rows(url)
+    with pytest.raises(ManifestError, match="is an empty folder: put"):
+        rows(tmp_path)
+
+
+def test_csv_rows_of_another_length_come_last(tmp_path):
+    path = write(tmp_path, "m.csv", b"id,prompt\na,b,c\nd,e\nf\n")
+    first, *torn = read_batches(str(path))
+    assert first.to_pylist() == [{"id": "d", "prompt": "e"}]
+    messages = [message for table in torn for message in table[PROBLEM].to_pylist()]
+    assert messages == [
+        f"row 2 of {path} has 3 values for 2 columns: quote what holds a comma, got 'a,b,c'",
+        f"row 4 of {path} has 1 values for 2 columns: quote what holds a comma, got 'f'",
+    ]
 
 
 def test_mixed_folder(tmp_path):

@@ -177,14 +177,14 @@ def test_media_bytes(media):
     table, _ = normalise_table(pa.table({"image": [{"bytes": content}, {"bytes": b"nothing"}]}))
     (problem,) = check_media(table)
     assert (problem.row, problem.column) == (1, "image")
-    assert "must be a readable file, got 7 bytes: cannot identify image file" in problem.message
+    assert "must be a readable file, got 7 bytes: it is no image of a known format" in problem.message
 
 
 @pytest.mark.parametrize(
     ("column", "name", "reason"),
     [
         ("image", "none.png", "it does not exist"),
-        ("image", "bad.png", "cannot identify image file"),
+        ("image", "bad.png", "it is no image of a known format"),
         ("video", "bad.png", "it has no video stream"),
         ("mask", "bad.bin", "Invalid data"),
         ("video", "a.wav", "it has no video stream"),

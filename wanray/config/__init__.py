@@ -1,6 +1,6 @@
 """The configuration: frozen dataclasses (`schema`) and how YAML and overrides become them (`load`)."""
 
-from wanray.config.load import load_config
+from wanray.config.load import load_config, place_of
 from wanray.config.schema import (
     DefaultsConfig,
     EstimateConfig,
@@ -28,4 +28,5 @@ __all__ = [
     "TopologyConfig",
     "VideoConfig",
     "load_config",
+    "place_of",
 ]

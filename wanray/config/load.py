@@ -1,8 +1,11 @@
 """YAML file + `key=value` overrides -> RenderConfig. OmegaConf ends here; the rest gets dataclasses."""
 
 import difflib
-from dataclasses import fields
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -12,6 +15,19 @@ from wanray.config.schema import RenderConfig
 from wanray.errors import ConfigError
 
 COMMAND_LINE = "command line"
+
+TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list[int]: "a list of whole numbers such as [0, 1]",
+    dict[str, float]: "a mapping of names to numbers",
+    dict[str, str]: "a mapping of names to text",
+    dict[str, Any]: "a mapping of names to values",
+    dict[str, list[Any]]: "a mapping of columns to lists of values such as {steps: [20, 50]}",
+}
+"""How a message calls the types of the schema."""
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RenderConfig:
@@ -23,13 +39,17 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RenderC
     place = str(path)
     config = _merge(OmegaConf.structured(RenderConfig), _read_yaml(Path(path)), place)
     config = _merge(config, _parse_overrides(overrides or []), COMMAND_LINE)
-    _check_required(config, place)
     try:
+        _check_required(config)
         result = OmegaConf.to_object(config)
     except ConfigError as error:
-        raise ConfigError(f"{error} ({_place_of(str(error), overrides or [], place)})") from None
+        raise ConfigError(f"{error} ({place_of(str(error), overrides or [], place)})") from None
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {_first_line(error)} ({place})") from None
+        key = str(error.full_key)
+        where = place_of(key, overrides or [], place)
+        raise ConfigError(
+            f"{key} cannot be resolved: {_first_line(error)} ({where}): mind the ${{...}}"
+        ) from None
     assert isinstance(result, RenderConfig)
     return result
 
@@ -38,8 +58,8 @@ def _read_yaml(path: Path) -> DictConfig:
     try:
         loaded = OmegaConf.load(path)
     except FileNotFoundError:
-        raise ConfigError(f"configuration {path} does not exist: check the path") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path} does not exist: name a YAML file, then key=value") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"configuration {path} cannot be read ({type(error).__name__}): name a YAML file"
         ) from None
@@ -54,12 +74,15 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
     for override in overrides:
         if "=" not in override or override.startswith("="):
             raise ConfigError(f"override {override!r} must have the form key=value ({COMMAND_LINE})")
-    try:
-        return OmegaConf.from_dotlist(overrides)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"overrides {overrides} cannot be read: {_one_line(error)} ({COMMAND_LINE})"
-        ) from None
+        try:
+            OmegaConf.from_dotlist([override])
+        except (YAMLError, OmegaConfBaseException) as error:
+            key, _, value = override.partition("=")
+            raise ConfigError(
+                f"override {override!r} is not valid YAML after the =: {_one_line(error)} ({COMMAND_LINE}); "
+                f"text with special characters needs quotes, such as \"{key}='{value}'\""
+            ) from None
+    return OmegaConf.from_dotlist(overrides)
 
 
 def _merge(config: DictConfig, values: DictConfig, place: str) -> DictConfig:
@@ -67,11 +90,39 @@ def _merge(config: DictConfig, values: DictConfig, place: str) -> DictConfig:
         merged = OmegaConf.merge(config, values)
     except ConfigKeyError as error:
         raise ConfigError(_unknown_key(error, place)) from None
-    except OmegaConfBaseException as error:
-        key = error.full_key or "/".join(str(key) for key in values)
-        raise ConfigError(f"{key}: {_first_line(error)} ({place})") from None
+    except (OmegaConfBaseException, TypeError) as error:
+        raise ConfigError(f"{_wrong_type(values) or _first_line(error)} ({place})") from None
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _wrong_type(values: DictConfig) -> str | None:
+    """What to say of the first value that does not fit the schema; OmegaConf does not always name it."""
+    for key, hint, value in _leaves(OmegaConf.to_container(values), RenderConfig):
+        alone = OmegaConf.create()
+        OmegaConf.update(alone, key, value)
+        try:
+            OmegaConf.merge(OmegaConf.structured(RenderConfig), alone)
+        except (OmegaConfBaseException, TypeError):
+            return f"{key} must be {_type_words(hint)}, got {value!r}"
+    return None
+
+
+def _leaves(values: Any, schema: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key, type, value) of all that is given; a section that is no mapping counts as one value."""
+    hints = get_type_hints(schema)
+    for name, value in ((name, value) for name, value in values.items() if name in hints):
+        if is_dataclass(hints[name]) and isinstance(value, dict):
+            yield from _leaves(value, hints[name], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", hints[name], value
+
+
+def _type_words(hint: Any) -> str:
+    if is_dataclass(hint):
+        return f"a section with keys such as {fields(hint)[0].name}"
+    given = [part for part in get_args(hint) if part is not NoneType]
+    return TYPES[given[0] if NoneType in get_args(hint) else hint]
 
 
 def _unknown_key(error: ConfigKeyError, place: str) -> str:
@@ -85,19 +136,21 @@ def _unknown_key(error: ConfigKeyError, place: str) -> str:
     return f"{key} is not a known key: {hint} ({place})"
 
 
-def _check_required(config: DictConfig, place: str) -> None:
+def _check_required(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise ConfigError(
-            f"{', '.join(missing)} must be set: add to {place} or give {missing[0]}=... on the command line"
-        )
+        raise ConfigError(f"{', '.join(missing)} must be set: add to the file or give {missing[0]}=...")
 
 
-def _place_of(message: str, overrides: list[str], place: str) -> str:
-    """The command line, if the key that `message` starts with was overridden there; else the file."""
-    keys = [override.partition("=")[0] for override in overrides]
-    named = message.split(" ")[0].replace("pools.*.", "")
-    return COMMAND_LINE if any(key == named or key.endswith(f".{named}") for key in keys) else place
+def place_of(message: str, overrides: list[str], place: str) -> str:
+    """The command line, if a key that `message` names was overridden there; else the file `place`."""
+    keys = {override.partition("=")[0] for override in overrides}
+    first, *others = (word.strip(":,;") for word in message.split(" "))
+    named = [first, *(word for word in others if "." in word)]
+    related = (
+        f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.") for key in keys for name in named
+    )
+    return COMMAND_LINE if any(related) else place
 
 
 def _first_line(error: Exception) -> str:

@@ -4,7 +4,8 @@ Checks of single values stand here; what needs a manifest, a checkpoint or a clu
 who open them. A message starts with the key as the user writes it; `load` adds the file.
 """
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING
@@ -38,7 +39,8 @@ class VideoConfig:
     """x264's speed: ultrafast, veryfast, fast, medium, slow, veryslow."""
 
     def __post_init__(self) -> None:
-        check_at_least("output.video.crf", self.crf, 0)
+        if not 0 <= self.crf <= 51:
+            raise ConfigError(f"output.video.crf must be 0 to 51, got {self.crf}")
         presets = (
             "ultrafast",
             "superfast",
@@ -62,6 +64,14 @@ class OutputConfig:
     save_latents: bool = False
     """Also write `latents.safetensors`: float32 [channels, frames, height, width] as the VAE gets them."""
     video: VideoConfig = field(default_factory=VideoConfig)
+
+    def __post_init__(self) -> None:
+        if not self.url.strip():
+            raise ConfigError(
+                "output.url must not be blank: name a folder or a URL such as s3://bucket/folder"
+            )
+        if re.match(r"[a-z0-9]{2,}:(?!//)", self.url):
+            raise ConfigError(f"output.url must have :// after its scheme, got {self.url!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,15 +155,14 @@ class TopologyConfig:
     ring: int = 1
     fsdp: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self, key: str) -> None:
+        """Raise ConfigError if ranks cannot be arranged so; `key` is where this stands."""
         for name in ("cfg", "ulysses", "ring", "fsdp"):
-            check_at_least(f"topology.{name}", getattr(self, name), 1)
+            check_at_least(f"{key}.{name}", getattr(self, name), 1)
         if self.cfg > 2:
-            raise ConfigError(f"topology.cfg must be 1 or 2, got {self.cfg}")
+            raise ConfigError(f"{key}.cfg must be 1 or 2, got {self.cfg}")
         if self.fsdp not in (1, self.world_size):
-            raise ConfigError(
-                f"topology.fsdp must be 1 or the gang's {self.world_size} ranks, got {self.fsdp}"
-            )
+            raise ConfigError(f"{key}.fsdp must be 1 or the gang's {self.world_size} ranks, got {self.fsdp}")
 
     @property
     def world_size(self) -> int:
@@ -176,11 +185,13 @@ class PoolConfig:
     labels: dict[str, str] = field(default_factory=dict)
     """Ray node labels that the pool's nodes must carry."""
 
-    def __post_init__(self) -> None:
-        check_at_least("pools.*.workers", self.workers, 1)
-        check_at_least("pools.*.gangs", self.gangs, 1)
+    def check(self, key: str) -> None:
+        """Raise ConfigError if a value is out of range; `key` is where this stands."""
+        check_at_least(f"{key}.workers", self.workers, 1)
+        check_at_least(f"{key}.gangs", self.gangs, 1)
         for name, amount in (self.resources or {}).items():
-            check_at_least(f"pools.*.resources.{name}", amount, 0)
+            check_at_least(f"{key}.resources.{name}", amount, 0)
+        self.topology.check(f"{key}.topology")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,6 +203,10 @@ class PoolsConfig:
     denoise_high: PoolConfig = field(default_factory=PoolConfig)
     denoise_low: PoolConfig = field(default_factory=PoolConfig)
     decode: PoolConfig = field(default_factory=PoolConfig)
+
+    def __post_init__(self) -> None:
+        for pool in fields(self):
+            getattr(self, pool.name).check(f"pools.{pool.name}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,6 +266,8 @@ class RenderConfig:
     ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
+        if self.run is not None and not re.fullmatch(r"\w[\w.-]*", self.run):
+            raise ConfigError(f"run must be a name of letters, digits and . _ -, got {self.run!r}")
         check_choice("engine", self.engine, ("ray", "local"))
         check_choice("on_invalid", self.on_invalid, ("record", "fail"))
         check_choice("placement", self.placement, PLACEMENTS)

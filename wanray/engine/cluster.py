@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's default of 15 lets anything else on the machine go first
-    "RAY_DATA_LOG_LEVEL": "ERROR",
-    "RAY_TQDM": "0",
 }
 
 

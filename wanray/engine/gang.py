@@ -4,7 +4,6 @@ Built as a whole and killed as a whole: after the death of one rank the others w
 """
 
 import asyncio
-import logging
 import os
 import time
 from dataclasses import replace
@@ -19,8 +18,6 @@ from wanray.engine.cluster import actor_options
 from wanray.engine.pipeline import PoolSpec, worker_for
 from wanray.engine.work import Chain
 from wanray.records import Record
-
-logger = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 0.2
 PLACE_TIMEOUT_S = 60.0
@@ -86,23 +83,24 @@ class Gang:
         self.worker, self.pool, self.group = worker, pool, group
         self.ranks: list[Any] = []
 
-    async def build(self, timeout_s: float) -> None:
-        """Start all ranks and load their weights.
+    async def build(self, timeout_s: float) -> str:
+        """Start all ranks and load their weights; returns where they are.
 
         Raises whatever Ray or a stage raises; the gang is then dead and may be built again.
         """
         try:
             await asyncio.wait_for(asyncio.wrap_future(self.group.ready().future()), PLACE_TIMEOUT_S)
-            self.ranks = await self._start()
+            self.ranks, place = await self._start()
             rendezvous = await self.ranks[0].host_rendezvous.remote() if len(self.ranks) > 1 else ""
             setups = [rank.setup.remote(number, rendezvous) for number, rank in enumerate(self.ranks)]
             await asyncio.wait_for(asyncio.gather(*setups), timeout_s)
+            return place
         except BaseException:
             self.kill()
             raise
 
-    async def _start(self) -> list[Any]:
-        """Rank actors, those of a node next to each other."""
+    async def _start(self) -> tuple[list[Any], str]:
+        """Rank actors, those of a node next to each other, and their places in words."""
         assert self.pool.resources is not None
         options = actor_options(self.pool.resources)
         self.ranks = [
@@ -112,11 +110,9 @@ class Gang:
             for index in range(self.pool.world_size)
         ]
         places = await asyncio.gather(*[rank.describe.remote() for rank in self.ranks])
-        logger.info(
-            "gang started pool=%s worker=%d pids=%s", self.pool.name, self.worker, [p[2] for p in places]
-        )
         order = sorted(range(len(places)), key=lambda index: places[index][:2])
-        return [self.ranks[index] for index in order]
+        words = " ".join(f"{places[index][0][:8]}:{places[index][2]}" for index in order)
+        return [self.ranks[index] for index in order], words
 
     async def run(self, ref: list[Any], attempt: int, watcher: Any) -> tuple[Any, str]:
         """Run one record on all ranks; returns (reference to the resulting table, outcome).

@@ -1,7 +1,8 @@
-"""From a config to a finished run: prepare (plan, nothing started), then execute (render, commit, summarise)."""
+"""From a config to a finished run: prepare (plan, nothing started), then execute (render, summarise)."""
 
 import json
 import logging
+import os
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,9 +77,7 @@ def prepare(config: RenderConfig, *, write: bool) -> Job:
     notes = check_pools(config, placement, checkpoint.dims, list(pool_experts(placement, checkpoint.model)))
     store = Store.open(config.output.url)
     if write and not store.check():
-        notes.append(
-            f"{store.url} does not honour create-if-absent: two jobs at once may render a clip twice"
-        )
+        notes.append(f"{store.url} ignores create-if-absent: two jobs at once may commit a clip twice")
     ledger, run = Ledger(store), config.run or _new_run()
     model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint)}
     selection = _select(config, checkpoint, model, ledger, run, write)
@@ -140,7 +139,7 @@ def execute(job: Job) -> Summary:
     plan, counts = job.plan, job.plan.counts
     if counts.invalid and job.config.on_invalid == "fail":
         raise ManifestError(
-            f"{counts.invalid} of {counts.rows} rows are invalid and on_invalid is fail; first: {plan.problems[0]}"
+            f"{counts.invalid} of {counts.rows} rows are invalid and on_invalid is fail: {plan.problems[0]}"
         )
     with _open_monitor(job) as monitor:
         monitor.events.emit("run_started", run=plan.run, counts=asdict(counts))
@@ -186,6 +185,7 @@ def _run_engine(job: Job, monitor: Monitor) -> None:
 
 
 def _run_ray(job: Job, pools: tuple[PoolSpec, ...], monitor: Monitor) -> None:
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # read when Ray Data is imported
     from wanray.engine.cluster import connect
     from wanray.engine.stream import run_ray
 

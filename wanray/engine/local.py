@@ -2,8 +2,10 @@
 
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec, worker_for
@@ -25,10 +27,9 @@ class _Pipe:
 
     def put(self, record: Record | None) -> None:
         while not self._stop.is_set():
-            try:
-                return self._queue.put(record, timeout=POLL_S)
-            except queue.Full:
-                continue
+            with suppress(queue.Full):
+                self._queue.put(record, timeout=POLL_S)
+                return
 
     def __iter__(self) -> Iterator[Record]:
         while not self._stop.is_set():
@@ -97,7 +98,7 @@ def _pump(name: str, chain: Chain, source: _Pipe, target: _Pipe | None, monitor:
 
 def _work(name: str, chain: Chain, record: Record, monitor: Monitor) -> Record:
     key = record.key
-    monitor.dispatched(name, key, 0)
-    record = chain.run(record, lambda step, total: monitor.stepped(name, 0, key, step, total))
-    monitor.released(name, key, 0, "done" if record.failure is None else "failed")
+    monitor.dispatched(name, key, 0, ts=time.time())
+    record = chain.run(record, lambda step, total: monitor.stepped(name, 0, key, step, total, ts=time.time()))
+    monitor.released(name, key, 0, "done" if record.failure is None else "failed", ts=time.time())
     return record

@@ -1,8 +1,9 @@
-"""What a run has done so far: counts and gangs for the live view, events for the diary, results for the index.
+"""What a run has done so far: counts and gangs for the view, events for the diary, rows for the index.
 
 One monitor per run, in the driver; any thread may tell it something. It decides nothing.
 """
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -10,12 +11,16 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from wanray.errors import StorageError
 from wanray.records import Record, canonical_json
 from wanray.sinks.events import EventLog
 from wanray.sinks.index import append_index
 from wanray.sinks.ledger import Ledger
 
+logger = logging.getLogger(__name__)
+
 INDEX_ROWS = 10_000
+STORE_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,37 +65,40 @@ class Monitor:
         self._index: list[dict[str, Any]] = []
         self._index_part = 0
         self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_stored, daemon=True)
+        self._keeper.start()
 
-    def dispatched(self, pool: str, key: str, worker: int, attempt: int = 1) -> None:
-        """A worker of `pool` takes up `key`."""
+    def dispatched(self, pool: str, key: str, worker: int, attempt: int = 1, *, ts: float) -> None:
+        """A worker of `pool` takes up `key`; `ts` is when, in Unix seconds."""
         with self._lock:
             self._pools[pool].active += 1
             self._pools[pool].gangs[worker] = GangView("busy", key)
-        self.events.emit("dispatched", key=key, pool=pool, worker=worker, attempt=attempt)
+        self.events.emit("dispatched", ts=ts, key=key, pool=pool, worker=worker, attempt=attempt)
 
-    def stepped(self, pool: str, worker: int, key: str, step: int, num_steps: int) -> None:
+    def stepped(self, pool: str, worker: int, key: str, step: int, num_steps: int, *, ts: float) -> None:
         """A worker has done `step` of `num_steps` of `key`."""
         with self._lock:
             self._pools[pool].gangs[worker] = GangView("busy", key, step, num_steps)
 
-    def released(self, pool: str, key: str, worker: int, outcome: str) -> None:
+    def released(self, pool: str, key: str, worker: int, outcome: str, *, ts: float) -> None:
         """A worker is through with `key`: `done`, `failed`, or `lost` when the worker itself died."""
         with self._lock:
             self._pools[pool].active -= 1
             self._pools[pool].done += outcome == "done"
             self._pools[pool].gangs[worker] = GangView("rebuilding" if outcome == "lost" else "idle")
-        self.events.emit("released", key=key, pool=pool, worker=worker, outcome=outcome)
+        self.events.emit("released", ts=ts, key=key, pool=pool, worker=worker, outcome=outcome)
 
     def progressed(self, pool: str, done: int, active: int) -> None:
         """Counts of a pool whose engine tells totals, not single records."""
         with self._lock:
             self._pools[pool].done, self._pools[pool].active = done, active
 
-    def gang_changed(self, pool: str, worker: int, state: str, reason: str = "") -> None:
-        """A gang was built, is being rebuilt or is lost."""
+    def gang_changed(self, pool: str, worker: int, state: str, detail: str, *, ts: float) -> None:
+        """A gang is `idle` (detail: where its ranks are) or `rebuilding` (why)."""
         with self._lock:
             self._pools[pool].gangs[worker] = GangView(state)
-        self.events.emit("gang", pool=pool, worker=worker, state=state, reason=reason)
+        self.events.emit("gang", ts=ts, pool=pool, worker=worker, state=state, detail=detail)
 
     def finished(self, record: Record) -> None:
         """A record has left the last stage: committed, or with its failure."""
@@ -136,11 +144,21 @@ class Monitor:
         """Seconds since the run began."""
         return time.monotonic() - self.started_s
 
+    def _keep_stored(self) -> None:
+        """A long quiet step must not keep the events before it in memory."""
+        while not self._closing.wait(STORE_EVERY_S):
+            try:
+                self.events.flush()
+            except StorageError as error:
+                logger.warning("events wait in memory: %s", error)
+
     def close(self) -> None:
         """Store what is still in memory."""
+        self._closing.set()
+        self._keeper.join()
         with self._lock:
             self._flush_index()
-        self.events.close()
+        self.events.flush()
 
     def _flush_index(self) -> None:
         if self._index:

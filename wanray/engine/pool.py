@@ -7,6 +7,7 @@ driver, so nothing here can leak GPUs.
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import ray
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 REBUILD_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
+
+Event = tuple[float, str, tuple[Any, ...]]
+"""Unix seconds, name of a `Monitor` method, and its arguments without the pool."""
 
 BUILD_ERRORS = (RayError, TimeoutError, OSError, RuntimeError, ValueError)
 """What building a gang may end in: ranks that die, weights that do not load, groups that are not placed."""
@@ -35,7 +39,7 @@ class GangPool:
         self.pool, self.max_attempts, self.start_timeout_s = pool, max_attempts, start_timeout_s
         self.gangs = [Gang(worker, pool, group) for worker, group in enumerate(groups)]
         self.idle: asyncio.Queue[Gang] = asyncio.Queue()
-        self.events: list[tuple[str, tuple[Any, ...]]] = []
+        self.events: list[Event] = []
         self.rebuilds: set[asyncio.Task[None]] = set()
         self.myself = ray.get_runtime_context().current_actor
 
@@ -44,12 +48,15 @@ class GangPool:
         await asyncio.gather(*[self._build(gang) for gang in self.gangs])
 
     async def _build(self, gang: Gang) -> None:
-        await gang.build(self.start_timeout_s)
-        self._tell("gang_changed", gang.worker, "idle")
+        place = await gang.build(self.start_timeout_s)
+        self._tell("gang_changed", gang.worker, "idle", place)
         self.idle.put_nowait(gang)
 
     async def run(self, ref: list[Any], key: str) -> tuple[list[Any], int, str]:
-        """Render one record: ([reference to its table], attempts, error); no reference after `max_attempts` deaths."""
+        """Render one record: ([reference to its table], attempts, error).
+
+        After `max_attempts` deaths there is no reference.
+        """
         error = ""
         for attempt in range(1, self.max_attempts + 1):
             gang = await self.idle.get()
@@ -89,8 +96,8 @@ class GangPool:
         """A rank reports progress."""
         self._tell("stepped", worker, key, step, total)
 
-    async def take_events(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """What happened since the last call: names and arguments of `Monitor` methods, without the pool."""
+    async def take_events(self) -> list["Event"]:
+        """What happened since the last call."""
         events, self.events = self.events, []
         return events
 
@@ -102,4 +109,4 @@ class GangPool:
             gang.kill()
 
     def _tell(self, event: str, *arguments: Any) -> None:
-        self.events.append((event, arguments))
+        self.events.append((time.time(), event, arguments))

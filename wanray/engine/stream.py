@@ -6,7 +6,9 @@ Gangs live outside Ray Data (`pool`); its stage for them is a proxy without reso
 raise: a failed record travels on as a failure, because Ray Data knows only whole-run failures.
 """
 
+import itertools
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -92,14 +94,14 @@ def run_ray(
         with watch_pools(actors, monitor):
             dataset = _dataset(pools, store, parts, actors, cluster, monitor)
             try:
-                for batch in dataset.iter_batches(
+                batches: Any = dataset.iter_batches(
                     batch_size=None, batch_format="pyarrow", prefetch_batches=0
-                ):
-                    assert isinstance(batch, pa.Table)
+                )
+                for batch in batches:
                     for row in range(batch.num_rows):
                         monitor.finished(Record.from_table(batch.slice(row, 1)))
             except RayError as error:
-                raise EngineError(f"the stream broke: {_last_line(error)}") from error
+                raise EngineError(f"the stream broke: {_cause(error)}") from error
 
 
 @contextmanager
@@ -120,14 +122,14 @@ def _gang_pools(pools: Sequence[PoolSpec], cluster: Cluster, config: RayConfig) 
     finally:
         for actor in actors.values():
             ray.kill(actor)
-        for group in sum(groups.values(), []):
+        for group in itertools.chain(*groups.values()):
             remove_placement_group(group)
 
 
 def _place(pool: PoolSpec) -> list[PlacementGroup]:
     assert pool.resources is not None
     bundles = [pool.resources] * pool.world_size
-    labels = [pool.labels] * pool.world_size if pool.labels else []
+    labels = [pool.labels] * pool.world_size
     return [
         placement_group(bundles, strategy="PACK", bundle_label_selector=labels)
         for _ in range(pool.num_workers)
@@ -139,7 +141,7 @@ def _wait_started(actors: dict[str, Any], timeout_s: float) -> None:
         try:
             ray.get(started, timeout=timeout_s)
         except (RayError, TimeoutError) as error:
-            raise EngineError(f"pool {name} cannot start: {_last_line(error)}") from error
+            raise EngineError(f"pool {name} cannot start: {_cause(error)}") from error
 
 
 def _dataset(
@@ -208,6 +210,8 @@ def _tell_counts(pools: Sequence[PoolSpec], counts: Counts, monitor: Monitor) ->
             monitor.progressed(pool.name, *found[0])
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+def _cause(error: BaseException) -> str:
+    """The line of Ray's long text that names the first error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit): .", line) and "ray.exceptions" not in line]
+    return (named or lines or [type(error).__name__])[-1]

@@ -38,7 +38,7 @@ def _watch(actors: dict[str, Any], monitor: Monitor, stop: threading.Event) -> N
             except (RayError, TimeoutError) as error:
                 logger.warning("pool %s does not answer: %s", name, error)
                 continue
-            for event, arguments in events:
-                getattr(monitor, event)(name, *arguments)
+            for ts, event, arguments in events:
+                getattr(monitor, event)(name, *arguments, ts=ts)
         if last:
             return

@@ -46,7 +46,7 @@ def _run_stage(name: str, stage: Any, record: Record, report: Report) -> Record:
     start = time.monotonic()
     try:
         result = stage.run(record, report)
-    except Exception as error:  # noqa: BLE001 - a row's error, whatever it is, is that row's failure
+    except Exception as error:
         logger.warning(
             "stage failed key=%s stage=%s", record.key, name, exc_info=not isinstance(error, StageError)
         )

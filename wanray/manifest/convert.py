@@ -3,13 +3,14 @@
 import itertools
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 import fsspec
 import pyarrow as pa
 from pyarrow import parquet
 
-from wanray.errors import ManifestError
+from wanray.errors import ManifestError, StorageError, WanrayError
 from wanray.manifest.arrays import JSON, flat, json_array, python_values
 from wanray.manifest.columns import normalise_table, unknown_columns
 from wanray.manifest.problems import Problem, located
@@ -29,6 +30,7 @@ def convert(source: str, target: str) -> int:
 
     Raises:
         ManifestError: `source` cannot be read, or breaks a rule; nothing is written.
+        StorageError: `target` cannot be written.
     """
     if PurePosixPath(target).suffix.lower() != ".parquet":
         raise ManifestError(f"manifest {target} would be Parquet: let its name end with .parquet")
@@ -91,15 +93,32 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 def _write(source: str, target: str, schema: pa.Schema) -> None:
     """Under another name first, so that the target appears whole."""
-    filesystem, path = fsspec.core.url_to_fs(target)
-    partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
-    filesystem.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-    with filesystem.open(partial, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
-        for raw in _read(source):
-            table, _ = _converted(raw)
-            columns = [_cast(table, field) for field in schema]
-            writer.write_table(pa.table(columns, schema=schema))
-    filesystem.mv(partial, path)
+    with _writing(target):
+        filesystem, path = fsspec.core.url_to_fs(target)
+        if filesystem.isdir(path):
+            raise ManifestError(f"manifest {target} is a folder: name the file to write")
+        partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+        filesystem.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+        with filesystem.open(partial, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
+            for raw in _read(source):
+                table, _ = _converted(raw)
+                columns = [_cast(table, field) for field in schema]
+                writer.write_table(pa.table(columns, schema=schema))
+        filesystem.mv(partial, path)
+
+
+@contextmanager
+def _writing(target: str) -> Iterator[None]:
+    try:
+        yield
+    except WanrayError:
+        raise
+    except (ValueError, ImportError) as error:
+        raise ManifestError(f"manifest {target} cannot be written: {error}; check the address") from None
+    except OSError as error:
+        raise StorageError(
+            f"manifest {target} cannot be written: {error}; check the address and your rights"
+        ) from None
 
 
 def _cast(table: pa.Table, field: pa.Field) -> pa.Array:

@@ -8,7 +8,7 @@ from typing import IO, Any
 import av
 import fsspec
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from wanray.manifest.columns import MEDIA_COLUMNS
 from wanray.manifest.problems import Problem, excerpt
@@ -70,6 +70,10 @@ def _why_not(name: str, source: dict[str, Any]) -> str | None:
             OPENERS[name](file)
     except FileNotFoundError:
         return "it does not exist"
+    except IsADirectoryError:
+        return "it is a folder"
+    except UnidentifiedImageError:
+        return "it is no image of a known format"
     except Exception as error:  # noqa: BLE001 - stores, Pillow and FFmpeg raise classes of their own
         return str(error) or type(error).__name__
     return None

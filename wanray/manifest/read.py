@@ -50,6 +50,9 @@ def _find(url: str) -> tuple[Any, list[str]]:
     with reading(url):
         filesystem, path = fsspec.core.url_to_fs(url)
         paths = _files(filesystem, path)
+        is_empty_folder = not paths and filesystem.isdir(path)
+    if is_empty_folder:
+        raise ManifestError(f"manifest {url} is an empty folder: put {', '.join(READERS)} files there")
     if not paths:
         raise ManifestError(f"manifest {url} does not exist: give a file, a folder or a glob (*.parquet)")
     extensions = {_extension(path) for path in paths}
@@ -59,7 +62,8 @@ def _find(url: str) -> tuple[Any, list[str]]:
         )
     if not extensions <= set(READERS):
         raise ManifestError(
-            f"manifest {paths[0]} is none of {', '.join(READERS)}: convert it with `wanray manifest`"
+            f"manifest {paths[0]} is none of {', '.join(READERS)}: "
+            "`wanray manifest` converts a .txt of prompts, save anything else as one of these"
         )
     return filesystem, paths
 
@@ -100,16 +104,29 @@ def _read_parquet(file: IO[bytes], path: str, batch_rows: int) -> Iterator[pa.Ta
 
 
 def _read_csv(file: IO[bytes], path: str, batch_rows: int) -> Iterator[pa.Table]:
+    torn: list[str] = []
+
+    def skip(row: csv.InvalidRow) -> str:
+        counts = f"{row.actual_columns} values for {row.expected_columns} columns"
+        torn.append(
+            f"row {row.number} of {path} has {counts}: quote what holds a comma, got {row.text[:80]!r}"
+        )
+        return "skip"
+
     convert = csv.ConvertOptions(default_column_type=pa.string(), null_values=[""], strings_can_be_null=True)
     blocks = csv.open_csv(
         file,
         read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
+        parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=convert,
     )
     for block in blocks:
         for start in range(0, len(block), batch_rows):
             yield pa.Table.from_batches([block.slice(start, batch_rows)])
+    for start in range(
+        0, len(torn), batch_rows
+    ):  # last: Arrow reads ahead, and row numbers must not depend on it
+        yield pa.table({PROBLEM: torn[start : start + batch_rows]})
 
 
 def _read_jsonl(file: IO[bytes], path: str, batch_rows: int) -> Iterator[pa.Table]:
@@ -154,7 +171,9 @@ def reading(path: str) -> Iterator[None]:
         yield
     except ManifestError:
         raise
-    except pa.ArrowInvalid as error:
+    except FileNotFoundError as error:
+        raise ManifestError(f"manifest {path} does not exist: check the path") from error
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         if "Empty CSV file" in str(error):
             raise ManifestError(f"manifest {path} is empty: it needs at least one row") from error
         remedy = f"is it really a {_extension(path)} file, whole and in UTF-8?"

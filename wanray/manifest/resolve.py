@@ -48,7 +48,7 @@ REQUEST_SCHEMA = pa.schema(
 INVALID_SCHEMA = pa.schema(
     [("row", pa.int64()), ("id", pa.string()), ("key", pa.string()), ("message", pa.string())]
 )
-"""One row per manifest row that breaks a rule; its key is a hash of the row as it came."""
+"""One row per manifest row that breaks a rule; its key is a hash of its id and the row as it came."""
 
 MAX_REQUESTS = 8192
 """Most requests that `seeds` of the config and `sweep` may make of one piece of a batch."""
@@ -195,9 +195,9 @@ def _requests(table: pa.Table, head: "hashlib._Hash") -> pa.Table:
 def _invalid(raw: pa.Table, problems: list[Problem]) -> pa.Table:
     """The failures of `raw`, the rows that have `problems`, both in row order."""
     groups = [list(group) for _, group in itertools.groupby(problems, key=lambda problem: problem.row)]
-    keys = [
-        hashlib.sha256(canonical_json(row).encode()).hexdigest() for row in plain_rows(raw, raw.column_names)
-    ]
+    rows = plain_rows(raw, raw.column_names)
+    named = [{"id": group[0].id} | row for group, row in zip(groups, rows, strict=True)]
+    keys = [hashlib.sha256(canonical_json(row).encode()).hexdigest() for row in named]
     columns = {
         "row": [group[0].row for group in groups],
         "id": [group[0].id for group in groups],

@@ -122,6 +122,7 @@ RULES = (
     Rule("seed", lambda array: pc.less(array, 0), "must be 0 to 9223372036854775807"),
     Rule("seeds", lambda array: pc.equal(pc.list_value_length(array), 0), "must hold at least one seed"),
     Rule("seeds", _any_item(lambda array: pc.less(array, 0)), "must be 0 to 9223372036854775807 each"),
+    Rule("priority", outside(-1_000_000, 1_000_000), "must be -1000000 to 1000000"),
     Rule("solver", other_than(SOLVERS), f"must be one of {', '.join(SOLVERS)}"),
 )
 """What holds for every model."""

@@ -1,4 +1,4 @@
-"""Load single networks of a Diffusers folder; each role reads only its own files, through safetensors mmap."""
+"""Load single networks of a Diffusers folder; each role reads only its own files, through mmap."""
 
 from typing import Any
 

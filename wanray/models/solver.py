@@ -1,4 +1,4 @@
-"""UniPC and DPM++ for flow matching: diffusers' schedulers on official noise levels, with a state that can travel.
+"""UniPC and DPM++ for flow matching: diffusers' schedulers on official sigmas; their state can travel.
 
 The arithmetic is diffusers'; with the official sigmas its trajectories equal the official code's bit for bit
 (`wan/utils/fm_solvers_unipc.py`, `fm_solvers.py`).

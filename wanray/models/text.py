@@ -1,4 +1,4 @@
-"""UMT5 text embeddings as Wan wants them: cleaned, trimmed to their real length, zero-padded after the encoder.
+"""UMT5 text embeddings as Wan wants them: cleaned, trimmed, zero-padded after the encoder.
 
 Shape suffixes: L tokens, D text width, B batch.
 """
@@ -17,7 +17,7 @@ MAX_TOKENS = 512
 
 
 def clean_prompt(text: str) -> str:
-    """Repair mojibake, unescape HTML twice and collapse white space, as the official tokenizer wrapper does."""
+    """Repair mojibake, unescape HTML twice, collapse white space: as the official tokenizer wrapper."""
     unescaped = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", unescaped.strip()).strip()
 

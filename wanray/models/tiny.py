@@ -1,4 +1,4 @@
-"""Tiny random checkpoints in Diffusers layout: real networks of a few hundred kilobytes for tests and demos."""
+"""Tiny random checkpoints in Diffusers layout: real networks of a few hundred kilobytes, to try things."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,12 @@ from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 from wanray.errors import ConfigError
 from wanray.registry import Model, get_model
 
-WORDS = """a an and at beach bird black blue bright camera cat circle city dark day dog down fast field fire fish
-forest from green horse in into left light low morning mountain moving night of on over person quality rain red right
-river road rolling running sea ship sky slowly snow square star static street sun the through to train tree triangle
-turning under up video walking water white wind with yellow""".split()
+WORDS = """
+a an and at beach bird black blue bright camera cat circle city dark day dog down fast field fire fish forest
+from green horse in into left light low morning mountain moving night of on over person quality rain red right
+river road rolling running sea ship sky slowly snow square star static street sun the through to train tree
+triangle turning under up video walking water white wind with yellow
+"""
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?-'"
 TEXT_DIM = 32
 
@@ -38,7 +40,7 @@ def write_tiny(name: str, folder: str | Path) -> None:
 
 def _tokenizer() -> T5Tokenizer:
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    vocabulary += [(f"\u2581{word}", -2.0) for word in sorted(WORDS)]
+    vocabulary += [(f"\u2581{word}", -2.0) for word in sorted(WORDS.split())]
     vocabulary += [("\u2581", -4.0)] + [(letter, -6.0) for letter in LETTERS]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
 
@@ -46,7 +48,7 @@ def _tokenizer() -> T5Tokenizer:
 def _text_encoder() -> UMT5EncoderModel:
     torch.manual_seed(1)
     config = UMT5Config(
-        vocab_size=4 + len(WORDS) + len(LETTERS),
+        vocab_size=4 + len(WORDS.split()) + len(LETTERS),
         d_model=TEXT_DIM,
         d_kv=8,
         d_ff=64,

@@ -130,7 +130,7 @@ def _clashing_ids(
         first = owner.setdefault(identifier := ids[int(index)].as_py(), int(index))
         if digests[first] != digests[index]:
             mask[index] = True
-            rule = f"is already used by row {rows[first]} with other parameters: give every request an id of its own"
+            rule = f"is already used by row {rows[first]} with other parameters: give it an id of its own"
             problems.append((int(index), Problem(int(rows[index]), identifier, "id", rule)))
     return mask, problems
 

@@ -22,11 +22,11 @@ def plan_page(plan: Plan) -> RenderableType:
     counts = plan.counts
     lines = [
         Text.assemble(("wanray plan ", "bold"), plan.run),
-        Text(f"model      {plan.model['name']} ({plan.model['digest'][:12]})  placement {plan.placement}"),
+        Text(f"model      {plan.model['name']} ({plan.model['digest'][:12]}), placement {plan.placement}"),
         Text(f"numerics   {', '.join(f'{name} {value}' for name, value in plan.numerics.items())}"),
         Text(
-            f"requests   {counts.left} to render of {counts.requests}  "
-            f"({counts.committed} committed, {counts.merged} repeated, {counts.invalid} of {counts.rows} rows invalid)"
+            f"requests   {counts.left} to render of {counts.requests} ({counts.committed} committed, "
+            f"{counts.merged} repeated); {counts.invalid} of {counts.rows} rows invalid"
         ),
     ]
     lines += [Text(f"note       {note}") for note in plan.notes]
@@ -72,9 +72,8 @@ def _pool_table(plan: Plan) -> Table:
 
 def _estimate_line(plan: Plan) -> Text:
     assumed = ", ".join(f"{name} {value:g}" for name, value in plan.assumptions.items())
-    return Text(
-        f"estimate   {format_seconds(plan.estimate_s)} of denoising, {plan.gpu_hours:.3g} GPU hours (assumes {assumed})"
-    )
+    denoising = f"{format_seconds(plan.estimate_s)} of denoising, {plan.gpu_hours:.3g} GPU hours"
+    return Text(f"estimate   {denoising} (assumes {assumed})")
 
 
 def format_seconds(seconds: float) -> str:

@@ -43,7 +43,8 @@ def check_pools(config: RenderConfig, placement: str, dims: Dims, pools: Sequenc
             )
         if dims.num_heads % topology.ulysses:
             raise ConfigError(
-                f"pools.{name}.topology.ulysses must divide the model's {dims.num_heads} heads, got {topology.ulysses}"
+                f"pools.{name}.topology.ulysses must divide the model's {dims.num_heads} heads, "
+                f"got {topology.ulysses}"
             )
     unused = [
         name

@@ -1,1 +1,1 @@
-"""The stages of the data flow: extend, encode, denoise, decode. A config in, records in, records out; no Ray."""
+"""The stages of the data flow: extend, encode, denoise, decode. Config in, records in and out; no Ray."""

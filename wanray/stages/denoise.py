@@ -1,4 +1,4 @@
-"""Noise to latents: the steps of one expert, or of both. In a gang every rank runs this on the same record."""
+"""Noise to latents: the steps of one expert, or of both. All ranks of a gang run this on one record."""
 
 from dataclasses import asdict, replace
 

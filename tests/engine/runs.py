@@ -1,0 +1,63 @@
+"""Helpers of the engine tests: write a manifest and a config, run the command, read what it left."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SMALL = {"width": 64, "height": 48, "num_frames": 5, "steps": 4}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+
+
+def write_manifest(path, num_rows, **columns):
+    """A manifest of `num_rows` small requests that differ in their seed."""
+    rows = [{"id": f"r{i}", "prompt": f"a cat {i}", "seed": i, **SMALL, **columns} for i in range(num_rows)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def write_config(folder, model, manifest, **keys):
+    """A config file of dotted keys; returns its path."""
+    values = {"manifest": manifest, "model.path": model, "output.url": folder / "out", "numerics.dtype": "float32"}
+    lines = [f"{key}: {json.dumps(str(value))}" for key, value in (values | keys).items() if "." not in key]
+    dotted = [f"{key}={value}" for key, value in (values | keys).items() if "." in key]
+    path = Path(folder) / "config.yaml"
+    path.write_text("\n".join(lines) + "\n")
+    return [str(path), *dotted]
+
+
+def command(arguments):
+    """`wanray render` as a user starts it."""
+    return [str(Path(sys.executable).with_name("wanray")), "render", *arguments]
+
+
+def render(arguments, timeout=110):
+    """Run it to its end; returns (exit code, output of both streams)."""
+    done = subprocess.run(
+        command(arguments), capture_output=True, text=True, timeout=timeout, env=os.environ | ENVIRONMENT, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def metas(out):
+    """Key -> meta.json of all committed clips."""
+    return {path.parent.name: json.loads(path.read_text()) for path in Path(out).glob("clips/*/*/meta.json")}
+
+
+def videos(out):
+    """Key -> names of its video files."""
+    found: dict[str, list[str]] = {}
+    for path in Path(out).glob("clips/*/*/video-*.mp4"):
+        found.setdefault(path.parent.name, []).append(path.name)
+    return found
+
+
+def events(out, name):
+    """All events called `name` over all runs, in order of their time."""
+    lines = [line for path in Path(out).glob("runs/*/events/*.jsonl") for line in path.read_text().splitlines()]
+    found = [event for event in map(json.loads, lines) if event["event"] == name]
+    return sorted(found, key=lambda event: event["ts"])

@@ -1,0 +1,94 @@
+"""The local engine through the command line: commit, resume, failures, files."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from runs import events, metas, render, videos, write_config, write_manifest
+from safetensors.torch import load_file
+
+from wanray.records import canonical_json, content_key
+
+
+def test_render_then_nothing_left_to_do(tiny, tmp_path):
+    manifest = write_manifest(tmp_path / "m.parquet", 3)
+    config = write_config(tmp_path, tiny("t2v-1.3b"), manifest, engine="local", **{"output.save_latents": True})
+    code, output = render(config)
+    assert code == 0, output
+    committed = metas(tmp_path / "out")
+    assert len(committed) == 3
+    assert all(len(names) == 1 for names in videos(tmp_path / "out").values())
+    for key, meta in committed.items():
+        check_meta(key, meta, tmp_path / "out")
+    code, output = render(config)
+    assert code == 0, output
+    assert "0 clips committed, 3 were committed before" in output
+    assert len(events(tmp_path / "out", "dispatched")) == 3 * 3, "the second run took up committed rows"
+
+
+def check_meta(key, meta, out):
+    request = meta["request"]
+    assert content_key(canonical_json(request), meta["model"], meta["numerics"]) == key == meta["key"]
+    assert meta["video"]["num_frames"] == request["num_frames"] == 5
+    assert {"extend", "encode", "denoise", "decode"} <= set(meta["timings_s"])
+    assert meta["attempts"] == 1
+    assert (Path(out) / meta["video"]["path"]).stat().st_size == meta["video"]["bytes"]
+    latents = load_file(Path(out) / f"clips/{key[:2]}/{key}/latents.safetensors")["latents"]
+    assert latents.dtype == torch.float32
+    assert latents.shape == (16, 2, 6, 8)
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not on PATH")
+def test_ffprobe_agrees_with_meta(tiny, tmp_path):
+    manifest = write_manifest(tmp_path / "m.parquet", 1, fps=24.0)
+    code, output = render(write_config(tmp_path, tiny("t2v-1.3b"), manifest, engine="local"))
+    assert code == 0, output
+    (meta,) = metas(tmp_path / "out").values()
+    video = tmp_path / "out" / meta["video"]["path"]
+    probe = ["ffprobe", "-v", "error", "-count_frames", "-show_streams", "-of", "json", str(video)]
+    (stream,) = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)["streams"]
+    assert (stream["codec_name"], stream["pix_fmt"], stream["avg_frame_rate"]) == ("h264", "yuv420p", "24/1")
+    assert (stream["width"], stream["height"], int(stream["nb_read_frames"])) == (64, 48, 5)
+    assert video.read_bytes().index(b"moov") < video.read_bytes().index(b"mdat")
+
+
+def test_split_and_both_give_equal_latents(tiny, tmp_path):
+    manifest = write_manifest(tmp_path / "m.parquet", 2)
+    for placement in ("split", "both"):
+        (tmp_path / placement).mkdir()
+        keys = {"placement": placement, "engine": "local", "output.save_latents": True}
+        code, output = render(write_config(tmp_path / placement, tiny("t2v-a14b"), manifest, **keys))
+        assert code == 0, output
+    split, both = metas(tmp_path / "split/out"), metas(tmp_path / "both/out")
+    assert split.keys() == both.keys()
+    for key in split:
+        name = f"out/clips/{key[:2]}/{key}/latents.safetensors"
+        one, other = (load_file(tmp_path / place / name)["latents"] for place in ("split", "both"))
+        assert torch.equal(one, other)
+
+
+def test_weights_that_do_not_load_end_the_run_with_a_message(tiny, tmp_path):
+    model = shutil.copytree(tiny("t2v-1.3b"), tmp_path / "model")
+    settings = model / "vae" / "config.json"
+    settings.write_text(settings.read_text().replace('"base_dim": 4', '"base_dim": 8'))
+    manifest = write_manifest(tmp_path / "m.parquet", 1)
+    code, output = render(write_config(tmp_path, model, manifest, engine="local"))
+    assert code == 3, output
+    assert "pool decode cannot start" in output
+    assert "Traceback" not in output
+
+
+def test_a_key_with_two_ids_is_rendered_once(tiny, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shape = {"width": 64, "height": 48, "num_frames": 5, "steps": 2}
+    rows = [{"id": name, "prompt": "a dog", "seed": 1, **shape} for name in ("first", "second")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    code, output = render(write_config(tmp_path, tiny("t2v-1.3b"), tmp_path / "m.parquet", engine="local"))
+    assert code == 0, output
+    (meta,) = metas(tmp_path / "out").values()
+    assert meta["ids"] == ["first", "second"]

@@ -1,0 +1,146 @@
+"""The Ray engine through the command line: equal pixels, gangs, dead drivers, dead ranks, clusters too small."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from runs import ENVIRONMENT, command, events, metas, render, videos, write_config, write_manifest
+from safetensors.torch import load_file
+
+from wanray.storage import Store
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray cluster for all tests of this file that do not kill their driver; its address."""
+    import ray
+
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def latents_of(out):
+    return {
+        path.parent.name: load_file(path)["latents"] for path in out.glob("clips/*/*/latents.safetensors")
+    }
+
+
+def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
+    manifest = write_manifest(tmp_path / "m.parquet", 4)
+    runs = {
+        "local": {"engine": "local"},
+        "split": {"ray.address": cluster, "pools.denoise_high.gangs": 2},
+        "gang": {"ray.address": cluster, "placement": "both", "pools.denoise.topology.ulysses": 2},
+    }
+    for name, keys in runs.items():
+        (tmp_path / name).mkdir()
+        keys = keys | {"output.save_latents": True}
+        code, output = render(write_config(tmp_path / name, tiny("t2v-a14b"), manifest, **keys))
+        assert code == 0, output
+    local, split, gang = (latents_of(tmp_path / name / "out") for name in runs)
+    assert len(local) == 4
+    assert local.keys() == split.keys() == gang.keys()
+    assert all(torch.equal(local[key], split[key]) for key in local)
+    assert all(torch.equal(local[key], gang[key]) for key in local)
+    topology = next(iter(metas(tmp_path / "gang/out").values()))["topology"]
+    assert topology["denoise"] == {"cfg": 1, "ulysses": 2, "ring": 1, "fsdp": 1, "world_size": 2}
+
+
+def test_a_row_that_fails_in_a_stage_becomes_a_failure_record_on_s3(tiny, tmp_path, s3_url):
+    model = shutil.copytree(tiny("t2v-1.3b"), tmp_path / "model")
+    settings = model / "transformer" / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"rope_max_seq_len": 4}))
+    manifest = write_manifest(tmp_path / "m.parquet", 2)
+    large = write_manifest(tmp_path / "large.parquet", 1, width=128, height=128, id="large")
+    (tmp_path / "rows").mkdir()
+    manifest.rename(tmp_path / "rows" / "0.parquet")
+    large.rename(tmp_path / "rows" / "1.parquet")
+    code, output = render(write_config(tmp_path, model, tmp_path / "rows", **{"output.url": s3_url}))
+    assert code == 2, output
+    assert "2 clips committed" in output
+    store = Store.open(s3_url)
+    (name,) = store.names("failures")
+    failure = json.loads(store.read(f"failures/{name}"))
+    assert (failure["stage"], failure["class"], failure["ids"]) == ("denoise", "model", ["large"])
+    assert len([path for path in store.find("clips") if path.endswith("meta.json")]) == 2
+
+
+def test_a_cluster_that_is_too_small_is_told_in_numbers(tiny, tmp_path, cluster):
+    manifest = write_manifest(tmp_path / "m.parquet", 1)
+    keys = {"ray.address": cluster, "pools.denoise.gangs": 3, "pools.denoise.resources.CPU": 6}
+    code, output = render(write_config(tmp_path, tiny("t2v-1.3b"), manifest, **keys))
+    assert code == 3, output
+    assert "pool denoise needs 3 workers of 6 CPU, but only 2 fit" in output
+    assert "Traceback" not in output
+
+
+def start(arguments):
+    return subprocess.Popen(
+        command(arguments),
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition, process, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"the run ended with {process.returncode} before the fault"
+        assert time.monotonic() < deadline, "the run did not come as far as the fault"
+        time.sleep(0.1)
+
+
+def assert_exactly_once(out, number):
+    committed = metas(out)
+    assert len(committed) == number
+    found = videos(out)
+    assert {key: [meta["video"]["path"].rpartition("/")[2]] for key, meta in committed.items()} == found
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_driver_is_resumed_by_the_same_command(tiny, tmp_path):
+    manifest = write_manifest(tmp_path / "m.parquet", 12, steps=60)
+    config = write_config(tmp_path, tiny("t2v-a14b"), manifest)
+    out = tmp_path / "out"
+    process = start(config)
+    wait_until(lambda: len(metas(out)) >= 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(3)  # what was in flight in surviving workers has ended with the driver
+    before = set(metas(out))
+    assert 2 <= len(before) < 12
+    killed_s = time.time()
+    code, output = render(config)
+    assert code == 0, output
+    assert_exactly_once(out, 12)
+    again = {event["key"] for event in events(out, "dispatched") if event["ts"] > killed_s}
+    assert not again & before, "a committed clip was rendered again"
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_rank_costs_no_clip(tiny, tmp_path, cluster):
+    manifest = write_manifest(tmp_path / "m.parquet", 8, steps=150)
+    config = write_config(
+        tmp_path, tiny("t2v-1.3b"), manifest, **{"ray.address": cluster, "pools.denoise.gangs": 2}
+    )
+    out = tmp_path / "out"
+    process = start(config)
+    wait_until(lambda: len(metas(out)) >= 1, process)
+    built = [event for event in events(out, "gang") if event["state"] == "idle"]
+    busy = events(out, "dispatched")[-1]
+    victim = next(event for event in built if event["worker"] == busy["worker"])
+    os.kill(int(victim["detail"].rpartition(":")[2]), signal.SIGKILL)
+    assert process.wait(timeout=150) == 0
+    assert_exactly_once(out, 8)
+    assert any(event["state"] == "rebuilding" for event in events(out, "gang"))
+    assert {meta["attempts"] for meta in metas(out).values()} <= {1, 2}
