@@ -248,7 +248,11 @@ def break_shard(folder):
     [
         (lambda folder: (folder / "model_index.json").unlink(), ["no model_index.json", "Diffusers layout"]),
         (lambda folder: shutil.rmtree(folder / "vae"), ["vae/config.json is missing"]),
-        (lambda folder: shutil.rmtree(folder / "tokenizer"), ["tokenizer/ is missing"]),
+        (lambda folder: shutil.rmtree(folder / "tokenizer"), ["tokenizer/tokenizer.json is missing"]),
+        (
+            lambda folder: (folder / "tokenizer/tokenizer.json").unlink(),
+            ["tokenizer/tokenizer.json is missing"],
+        ),
         (break_shard, ["vae/a-1-of-2.safetensors is missing"]),
         (
             lambda folder: (folder / "transformer/diffusion_pytorch_model.safetensors").unlink(),

@@ -69,8 +69,9 @@ def open_checkpoint(path: str, name: str | None = None) -> Checkpoint:
     parts = ["text_encoder", "transformer", "vae"] + (["transformer_2"] if len(model.experts) == 2 else [])
     for part in parts:
         _check_weights(folder / part)
-    if not any((folder / "tokenizer").glob("*")):
-        raise ConfigError(f"model.path {folder} is incomplete: tokenizer/ is missing or empty; {REMEDY}")
+    # without a vocabulary transformers makes up an empty one, and every prompt means the same
+    if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "spiece.model")):
+        raise ConfigError(f"model.path {folder} is incomplete: tokenizer/tokenizer.json is missing; {REMEDY}")
     return Checkpoint(
         path=str(folder),
         model=model,

@@ -213,5 +213,9 @@ def _tell_counts(pools: Sequence[PoolSpec], counts: Counts, monitor: Monitor) ->
 def _cause(error: BaseException) -> str:
     """The line of Ray's long text that names the first error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit): .", line) and "ray.exceptions" not in line]
+    named = [
+        line
+        for line in lines
+        if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit): .", line) and "ray.exceptions" not in line
+    ]
     return (named or lines or [type(error).__name__])[-1]

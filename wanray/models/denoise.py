@@ -5,29 +5,16 @@ other expert's pool or by a later run. Shape suffixes: B batch (1), C latent cha
 H, W latent height and width, L text tokens, D text width.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from diffusers import WanTransformer3DModel
 
 from wanray.models.solver import Solver, make_solver
+from wanray.models.state import DenoiseState
 from wanray.records import Request
 from wanray.registry import Model
 from wanray.stage import Report
-
-
-@dataclass(frozen=True, slots=True)
-class DenoiseState:
-    """A request between two denoise steps.
-
-    latents_BCTHW: float32. step: steps done. history, scalars: the solver's (`Solver.history`).
-    """
-
-    latents_BCTHW: torch.Tensor
-    step: int = 0
-    history: dict[str, torch.Tensor] = field(default_factory=dict)
-    scalars: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.utils import logging as diffusers_logging
 
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
 
 def load_transformer(folder: str, dtype: torch.dtype, device: str) -> WanTransformer3DModel:
     """One expert. Under bfloat16 diffusers keeps time embedding, modulation and norms in float32."""

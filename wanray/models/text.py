@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-MAX_TOKENS = 512
+from wanray.models.state import MAX_TOKENS
 
 
 def clean_prompt(text: str) -> str:
@@ -58,10 +58,3 @@ class TextEncoder:
         length = int(mask_BL.sum())
         needed = length if length < MAX_TOKENS else len(self.tokenizer(cleaned).input_ids)
         return Embedding(states_BLD[0, :length].cpu().clone(), needed)
-
-
-def pad_text(text_LD: torch.Tensor) -> torch.Tensor:
-    """[1, MAX_TOKENS, D]: the embedding with zeros behind it; Wan attends to them."""
-    padded_BLD = text_LD.new_zeros(1, MAX_TOKENS, text_LD.shape[1])
-    padded_BLD[0, : text_LD.shape[0]] = text_LD
-    return padded_BLD

@@ -11,6 +11,7 @@ from typing import Any
 
 from wanray.storage import Store
 
+
 class EventLog:
     """The one writer of a run's events; any thread may emit. A resumed run goes on with the next number."""
 

@@ -6,7 +6,6 @@ import torch
 
 from wanray.models import process_group
 from wanray.models.denoise import (
-    DenoiseState,
     Numerics,
     TextCondition,
     advance,
@@ -14,8 +13,8 @@ from wanray.models.denoise import (
     guidance_of,
     request_solver,
 )
-from wanray.models.load import DTYPES, load_transformer
-from wanray.models.text import pad_text
+from wanray.models.load import load_transformer
+from wanray.models.state import DTYPES, DenoiseState, pad_text
 from wanray.records import Record, Request
 from wanray.stage import Report, Worker
 from wanray.stages.configs import DenoiseConfig

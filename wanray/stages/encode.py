@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from wanray.models.load import DTYPES
-from wanray.models.text import MAX_TOKENS, Embedding, TextEncoder
+from wanray.models.state import DTYPES, MAX_TOKENS
+from wanray.models.text import Embedding, TextEncoder
 from wanray.records import Record
 from wanray.stage import Report, Worker
 from wanray.stages.configs import EncodeConfig

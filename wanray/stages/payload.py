@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from safetensors.torch import load, save
 
-from wanray.models.denoise import DenoiseState
+from wanray.models.state import DenoiseState
 
 
 @dataclass(frozen=True, slots=True)
