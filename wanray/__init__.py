@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wanray.config import RenderConfig, load_config
-    from wanray.engine.job import Job, Summary, execute, prepare
+    from wanray.engine.job import Summary, execute
+    from wanray.engine.prepare import Job, prepare
     from wanray.errors import ConfigError, EngineError, ManifestError, StageError, StorageError, WanrayError
     from wanray.records import Request
 
 _HOMES = {
     "ConfigError": "wanray.errors",
     "EngineError": "wanray.errors",
-    "Job": "wanray.engine.job",
+    "Job": "wanray.engine.prepare",
     "ManifestError": "wanray.errors",
     "RenderConfig": "wanray.config",
     "Request": "wanray.records",
@@ -25,7 +26,7 @@ _HOMES = {
     "WanrayError": "wanray.errors",
     "execute": "wanray.engine.job",
     "load_config": "wanray.config",
-    "prepare": "wanray.engine.job",
+    "prepare": "wanray.engine.prepare",
 }
 
 __all__ = [

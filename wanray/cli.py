@@ -83,7 +83,7 @@ def tiny(
 def _prepare(config: Path, overrides: list[str] | None, *, write: bool) -> Any:
     """The job that a configuration describes; what is wrong with a value names its place."""
     from wanray.config import load_config, place_of
-    from wanray.engine.job import prepare
+    from wanray.engine.prepare import prepare
 
     loaded = load_config(config, overrides)
     try:

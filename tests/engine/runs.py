@@ -22,7 +22,12 @@ def write_manifest(path, num_rows, **columns):
 
 def write_config(folder, model, manifest, **keys):
     """A config file of dotted keys; returns its path."""
-    values = {"manifest": manifest, "model.path": model, "output.url": folder / "out", "numerics.dtype": "float32"}
+    values = {
+        "manifest": manifest,
+        "model.path": model,
+        "output.url": folder / "out",
+        "numerics.dtype": "float32",
+    }
     lines = [f"{key}: {json.dumps(str(value))}" for key, value in (values | keys).items() if "." not in key]
     dotted = [f"{key}={value}" for key, value in (values | keys).items() if "." in key]
     path = Path(folder) / "config.yaml"
@@ -38,7 +43,12 @@ def command(arguments):
 def render(arguments, timeout=110):
     """Run it to its end; returns (exit code, output of both streams)."""
     done = subprocess.run(
-        command(arguments), capture_output=True, text=True, timeout=timeout, env=os.environ | ENVIRONMENT, check=False
+        command(arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | ENVIRONMENT,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -58,6 +68,8 @@ def videos(out):
 
 def events(out, name):
     """All events called `name` over all runs, in order of their time."""
-    lines = [line for path in Path(out).glob("runs/*/events/*.jsonl") for line in path.read_text().splitlines()]
+    lines = [
+        line for path in Path(out).glob("runs/*/events/*.jsonl") for line in path.read_text().splitlines()
+    ]
     found = [event for event in map(json.loads, lines) if event["event"] == name]
     return sorted(found, key=lambda event: event["ts"])

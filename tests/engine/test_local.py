@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from runs import events, metas, render, videos, write_config, write_manifest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from wanray.records import canonical_json, content_key
 
 
 def test_render_then_nothing_left_to_do(tiny, tmp_path):
     manifest = write_manifest(tmp_path / "m.parquet", 3)
-    config = write_config(tmp_path, tiny("t2v-1.3b"), manifest, engine="local", **{"output.save_latents": True})
+    config = write_config(
+        tmp_path, tiny("t2v-1.3b"), manifest, engine="local", **{"output.save_latents": True}
+    )
     code, output = render(config)
     assert code == 0, output
     committed = metas(tmp_path / "out")
@@ -76,9 +78,23 @@ def test_weights_that_do_not_load_end_the_run_with_a_message(tiny, tmp_path):
     settings.write_text(settings.read_text().replace('"base_dim": 4', '"base_dim": 8'))
     manifest = write_manifest(tmp_path / "m.parquet", 1)
     code, output = render(write_config(tmp_path, model, manifest, engine="local"))
-    assert code == 3, output
-    assert "pool decode cannot start" in output
+    assert code == 1, output
+    assert "model.path is damaged" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae"])
+def test_weights_that_lack_a_tensor_are_refused(tiny, tmp_path, part):
+    model = shutil.copytree(tiny("t2v-1.3b"), tmp_path / "model")
+    (weights,) = (model / part).glob("*.safetensors")
+    tensors = load_file(weights)
+    lost = next(name for name in sorted(tensors) if name.endswith("weight"))
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, weights, {"format": "pt"})
+    manifest = write_manifest(tmp_path / "m.parquet", 1)
+    code, output = render(write_config(tmp_path, model, manifest, engine="local"))
+    assert code == 1, output
+    assert lost in output
+    assert not metas(tmp_path / "out")
 
 
 def test_a_key_with_two_ids_is_rendered_once(tiny, tmp_path):

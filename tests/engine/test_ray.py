@@ -1,4 +1,4 @@
-"""The Ray engine through the command line: equal pixels, gangs, dead drivers, dead ranks, clusters too small."""
+"""The Ray engine through the command line: equal pixels, gangs, dead drivers, dead ranks, small clusters."""
 
 import json
 import os
@@ -42,8 +42,10 @@ def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
     }
     for name, keys in runs.items():
         (tmp_path / name).mkdir()
-        keys = keys | {"output.save_latents": True}
-        code, output = render(write_config(tmp_path / name, tiny("t2v-a14b"), manifest, **keys))
+        config = write_config(
+            tmp_path / name, tiny("t2v-a14b"), manifest, **keys, **{"output.save_latents": True}
+        )
+        code, output = render(config)
         assert code == 0, output
     local, split, gang = (latents_of(tmp_path / name / "out") for name in runs)
     assert len(local) == 4

@@ -8,8 +8,7 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler, WanP
 
 from wanray.checkpoint import open_checkpoint
 from wanray.config import TopologyConfig
-from wanray.models.decode import decode_latents
-from wanray.models.load import load_vae
+from wanray.models.decode import decode_latents, load_vae
 from wanray.records import Record, Request
 from wanray.registry import Guidance
 from wanray.stage import Worker

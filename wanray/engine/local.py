@@ -10,7 +10,7 @@ from contextlib import suppress
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec, worker_for
 from wanray.engine.work import Chain
-from wanray.errors import EngineError
+from wanray.errors import ConfigError, EngineError
 from wanray.records import Record
 
 QUEUED_RECORDS = 2
@@ -74,6 +74,8 @@ def _set_up(pool: PoolSpec, resources: dict[str, float]) -> Chain:
     chain = Chain(pool.stages)
     try:
         chain.setup(worker_for(pool.resources or resources))
+    except ConfigError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:
         raise EngineError(f"pool {pool.name} cannot start: {type(error).__name__}: {error}") from error
     return chain

@@ -2,6 +2,15 @@
 
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.utils import logging as diffusers_logging
+
+from wanray.models.load import load_network
+
+
+def load_vae(folder: str, device: str) -> AutoencoderKLWan:
+    """The VAE, always in float32."""
+    diffusers_logging.disable_progress_bar()
+    return load_network(AutoencoderKLWan, folder, torch.float32, device)
 
 
 @torch.inference_mode()

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.utils import logging as diffusers_logging
 
+from wanray.models.load import load_network
 from wanray.models.solver import Solver, make_solver
 from wanray.models.state import DenoiseState
 from wanray.records import Request
@@ -32,6 +34,12 @@ class Numerics:
     mode: str
     noise: str
     checkpoint: str
+
+
+def load_transformer(folder: str, dtype: torch.dtype, device: str) -> WanTransformer3DModel:
+    """One expert. Under bfloat16 diffusers keeps time embedding, modulation and norms in float32."""
+    diffusers_logging.disable_progress_bar()
+    return load_network(WanTransformer3DModel, folder, dtype, device)
 
 
 def first_state(request: Request, model: Model, numerics: Numerics) -> DenoiseState:

@@ -1,21 +1,28 @@
-"""Load single networks of a Diffusers folder; each role reads only its own files, through mmap."""
+"""Load one network of a Diffusers folder: only its own files, through safetensors mmap, and complete."""
 
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from diffusers.utils import logging as diffusers_logging
+
+from wanray.errors import ConfigError
 
 
-def load_transformer(folder: str, dtype: torch.dtype, device: str) -> WanTransformer3DModel:
-    """One expert. Under bfloat16 diffusers keeps time embedding, modulation and norms in float32."""
-    diffusers_logging.disable_progress_bar()
-    transformer: Any = WanTransformer3DModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    return transformer.eval().to(device)
+def load_network(network: Any, folder: str, dtype: torch.dtype, device: str) -> Any:
+    """The diffusers or transformers class `network` with the weights in `folder`, ready for inference.
 
+    Both libraries fill tensors that the files lack with random numbers, or fail in their own words.
 
-def load_vae(folder: str, device: str) -> AutoencoderKLWan:
-    """The VAE, always in float32."""
-    diffusers_logging.disable_progress_bar()
-    vae: Any = AutoencoderKLWan.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return vae.eval().to(device)
+    Raises:
+        ConfigError: the files do not hold what the network needs.
+    """
+    try:
+        loaded, info = network.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, low_cpu_mem_usage=True, output_loading_info=True
+        )
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"model.path is damaged: {folder} does not load: {reason}") from error
+    if missing := sorted(info["missing_keys"]):
+        names = f"{missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}"
+        raise ConfigError(f"model.path is damaged: the weights in {folder} lack {names}; copy them again")
+    return loaded.eval().to(device)

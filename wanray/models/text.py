@@ -6,13 +6,13 @@ Shape suffixes: L tokens, D text width, B batch.
 import html
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import ftfy
 import torch
 from transformers import AutoTokenizer, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+from wanray.models.load import load_network
 from wanray.models.state import MAX_TOKENS
 
 
@@ -39,11 +39,9 @@ class TextEncoder:
 
     def __init__(self, checkpoint: str, dtype: torch.dtype, device: str) -> None:
         transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()  # it takes a long prompt for a mistake; we cut and note it
         self.tokenizer = AutoTokenizer.from_pretrained(f"{checkpoint}/tokenizer", local_files_only=True)
-        encoder: Any = UMT5EncoderModel.from_pretrained(
-            f"{checkpoint}/text_encoder", dtype=dtype, local_files_only=True
-        )
-        self.encoder = encoder.eval().to(device)
+        self.encoder = load_network(UMT5EncoderModel, f"{checkpoint}/text_encoder", dtype, device)
         self.device = device
 
     @torch.inference_mode()

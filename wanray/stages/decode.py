@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import save
 
 from wanray.errors import InfrastructureError, StorageError
-from wanray.models.decode import decode_latents, to_uint8
-from wanray.models.load import load_vae
+from wanray.models.decode import decode_latents, load_vae, to_uint8
 from wanray.records import Clip, Record
 from wanray.sinks.ledger import Ledger, clip_folder, video_name
 from wanray.sinks.video import encode_mp4, encode_poster

@@ -11,9 +11,9 @@ from wanray.models.denoise import (
     advance,
     first_state,
     guidance_of,
+    load_transformer,
     request_solver,
 )
-from wanray.models.load import load_transformer
 from wanray.models.state import DTYPES, DenoiseState, pad_text
 from wanray.records import Record, Request
 from wanray.stage import Report, Worker

@@ -1,0 +1,120 @@
+"""From a config to a planned job: everything decided and checked, nothing started."""
+
+import secrets
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import yaml
+
+from wanray.checkpoint import Checkpoint, open_checkpoint, weights_digest
+from wanray.config import RenderConfig
+from wanray.engine.pipeline import numerics_json
+from wanray.errors import ConfigError, StorageError
+from wanray.manifest import Resolver, read_batches, resolve
+from wanray.plan import Plan, Selection, WritePart, choose_pools, select_requests
+from wanray.plan.pools import check_pools, choose_placement, pool_experts, shape_groups
+from wanray.registry import DIFFUSERS_DEFAULTS
+from wanray.sinks.ledger import Ledger
+from wanray.storage import Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A planned run."""
+
+    config: RenderConfig
+    checkpoint: Checkpoint
+    plan: Plan
+    invalid: pa.Table
+    """`wanray.manifest.INVALID_SCHEMA`."""
+    ledger: Ledger
+
+
+def prepare(config: RenderConfig, *, write: bool) -> Job:
+    """Plan the job. With `write`, the output is checked and config and plan files are stored under `runs/`.
+
+    Raises:
+        ConfigError, ManifestError: wrong use.
+        StorageError: the output cannot be reached.
+    """
+    checkpoint = open_checkpoint(config.model.path, config.model.name)
+    placement = choose_placement(config, checkpoint.model)
+    notes = check_pools(config, placement, checkpoint.dims, list(pool_experts(placement, checkpoint.model)))
+    model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint)}
+    resolved = resolve(read_batches(config.manifest), _resolver(config, checkpoint, model))
+    ledger, run = Ledger(Store.open(config.output.url)), config.run or _new_run()
+    if write:
+        notes += _check_output(ledger.store)
+    selection = select_requests(resolved, ledger.committed_keys(), _part_writer(ledger.store, run, write))
+    if write:
+        settings = yaml.safe_dump(asdict(config), sort_keys=False)
+        ledger.store.write(f"runs/{run}/config.yaml", settings.encode())
+    plan = _plan(config, checkpoint, placement, model, run, selection, notes)
+    return Job(config=config, checkpoint=checkpoint, plan=plan, invalid=selection.invalid, ledger=ledger)
+
+
+def _new_run() -> str:
+    """A name that sorts by time and that two jobs started at once do not share."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _resolver(config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str]) -> Resolver:
+    official = checkpoint.model.defaults
+    if config.numerics.mode == "diffusers":
+        official = replace(DIFFUSERS_DEFAULTS, shift=checkpoint.flow_shift)
+    return Resolver(
+        model=checkpoint.model,
+        model_json=model,
+        numerics=numerics_json(config.numerics),
+        official=official,
+        defaults=config.defaults,
+        sweep=config.sweep,
+    )
+
+
+def _check_output(store: Store) -> list[str]:
+    """Refuse an output that nobody can write to; returns notes on what the store does not promise."""
+    try:
+        honoured = store.check()
+    except StorageError as error:
+        if isinstance(error.__cause__, FileExistsError | NotADirectoryError | PermissionError):
+            raise ConfigError(f"output.url must be a folder to write to, got {store.url}: {error}") from error
+        raise
+    if honoured:
+        return []
+    return [f"{store.url} ignores create-if-absent: two jobs at once may commit a clip twice"]
+
+
+def _part_writer(store: Store, run: str, write: bool) -> WritePart:
+    def write_part(name: str, data: bytes) -> None:
+        if write:
+            store.write(f"runs/{run}/plan/{name}", data)
+
+    return write_part
+
+
+def _plan(
+    config: RenderConfig,
+    checkpoint: Checkpoint,
+    placement: str,
+    model: dict[str, str],
+    run: str,
+    selection: Selection,
+    notes: list[str],
+) -> Plan:
+    mode = config.numerics.mode
+    groups = shape_groups(selection.costs, checkpoint.model, checkpoint.dims, checkpoint.switch(mode), mode)
+    return Plan(
+        run=run,
+        model=model,
+        numerics=numerics_json(config.numerics),
+        placement=placement,
+        counts=selection.counts,
+        groups=groups,
+        pools=choose_pools(config, checkpoint.model, placement, groups),
+        parts=tuple(f"runs/{run}/plan/{name}" for name in selection.parts),
+        problems=tuple(selection.problems),
+        notes=tuple(notes),
+        assumptions=asdict(config.estimate),
+    )
