@@ -1,7 +1,8 @@
 """(b) A small manifest through `wanray render engine=local`, against plain diffusers, in one process or many.
 
 All three are whole processes, timed from start to end, one after the other on the same machine. They write
-the same thing, 32 mp4 files through the same encoder. One process per prompt is measured on fewer rows and scaled, which favours it.
+the same thing, 32 mp4 files through the same encoder. A process per prompt is measured on fewer rows and
+scaled, which favours it.
 """
 
 import subprocess
