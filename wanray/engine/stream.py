@@ -36,7 +36,8 @@ from wanray.storage import Store
 
 logger = logging.getLogger(__name__)
 
-QUEUED_PER_WORKER = 2
+AHEAD = 2
+"""Records that wait at a stage beyond one per worker, so that none waits for Ray Data's scheduler."""
 
 
 class StageActor:
@@ -159,7 +160,8 @@ def _dataset(
     context.print_on_execution_start = False
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # the hanging detector takes every long request for a hang
-    limit_queues(context, {_class_name(pool): QUEUED_PER_WORKER * pool.num_workers for pool in pools})
+    context.memory_usage_poll_interval_s = None  # a thread per task that measures what nobody reads
+    limit_queues(context, {_class_name(pool): 2 * pool.num_workers + AHEAD for pool in pools})
     watch_operators(context, lambda counts: _tell_counts(pools, counts, monitor))
     filesystem, paths = store.for_arrow(parts)
     dataset = ray.data.read_parquet(paths, filesystem=filesystem).repartition(target_num_rows_per_block=1)
@@ -176,11 +178,13 @@ def _add_stage(dataset: ray.data.Dataset, pool: PoolSpec, actor: Any, cluster: C
             fn_constructor_kwargs={"pool": pool},
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=pool.num_workers, max_tasks_in_flight_per_actor=2),
+            compute=ray.data.ActorPoolStrategy(
+                size=pool.num_workers, max_tasks_in_flight_per_actor=1 + AHEAD
+            ),
             label_selector=pool.labels or None,
             **actor_options(pool.resources),
         )
-    in_flight = pool.num_workers + 1
+    in_flight = pool.num_workers + AHEAD
     return dataset.map_batches(
         _named(GangProxy, pool),
         fn_constructor_kwargs={"pool": pool, "actor": actor},
