@@ -33,5 +33,9 @@ class Sleep:
         clip = Clip(path="", sha256="", bytes=0, codec="", width=0, height=0, num_frames=0, fps=1.0)
         return replace(record, topology=record.topology | times, clip=clip if self.config.last else None)
 
+    def healthy(self) -> bool:
+        """Nothing can break."""
+        return True
+
     def close(self) -> None:
         """Nothing to free."""

@@ -42,6 +42,10 @@ class Stage(Protocol):
         """
         ...
 
+    def healthy(self) -> bool:
+        """Asked after an error that `run` did not mean to raise: can this stage go on with other records?"""
+        ...
+
     def close(self) -> None:
         """Free everything, in bounded time, also after a `setup` that failed."""
 

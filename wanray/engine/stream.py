@@ -8,6 +8,7 @@ raise: a failed record travels on as a failure, because Ray Data knows only whol
 
 import itertools
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -49,8 +50,11 @@ class StageActor:
         self.chain.setup(worker_for(pool.resources))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One record in, one out."""
-        return self.chain.run(Record.from_table(batch), lambda step, total: None).to_table()
+        """One record in, one out. A broken worker dies: Ray starts another and gives it the record."""
+        try:
+            return self.chain.run(Record.from_table(batch), lambda step, total: None).to_table()
+        except EngineError:
+            os._exit(1)
 
 
 class GangProxy:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from wanray.errors import FailureClass, StageError
+from wanray.errors import EngineError, FailureClass, StageError
 from wanray.records import Failure, Record
 from wanray.stage import Report, StageSpec, Worker
 
@@ -29,7 +29,11 @@ class Chain:
             stage.setup(worker)
 
     def run(self, record: Record, report: Report) -> Record:
-        """The record after all stages; one that fails passes the rest."""
+        """The record after all stages; one that fails passes the rest.
+
+        Raises:
+            EngineError: the worker can do no more; the record is not to blame and may go to another.
+        """
         for name, stage in zip(self.names, self.stages, strict=True):
             record = _run_stage(name, stage, record, report)
         return record
@@ -46,10 +50,15 @@ def _run_stage(name: str, stage: Any, record: Record, report: Report) -> Record:
     start = time.monotonic()
     try:
         result = stage.run(record, report)
+    except StageError as error:
+        logger.warning("stage failed key=%s stage=%s: %s", record.key, name, error)
+        return record.failed(failure_of(name, error, record.attempts))
     except Exception as error:
-        logger.warning(
-            "stage failed key=%s stage=%s", record.key, name, exc_info=not isinstance(error, StageError)
-        )
+        logger.warning("stage failed key=%s stage=%s", record.key, name, exc_info=True)
+        if not stage.healthy():
+            raise EngineError(
+                f"worker of stage {name} is broken by {type(error).__name__}: {error}"
+            ) from error
         return record.failed(failure_of(name, error, record.attempts))
     return replace(result, timings_s=result.timings_s | {name: time.monotonic() - start})
 

@@ -210,7 +210,8 @@ def _with_all_ids(table: pa.Table, merged_ids: dict[bytes, list[str]]) -> pa.Tab
             merged_ids.get(digest, ids)
             for digest, ids in zip(table["digest"].to_pylist(), table["ids"].to_pylist(), strict=True)
         ]
-        table = table.set_column(table.schema.get_field_index("ids"), PLAN_SCHEMA.field("ids"), [all_ids])
+        column = pa.array(all_ids, PLAN_SCHEMA.field("ids").type)
+        table = table.set_column(table.schema.get_field_index("ids"), PLAN_SCHEMA.field("ids"), column)
     return table.select(PLAN_SCHEMA.names)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from wanray.errors import InfrastructureError, StorageError
 from wanray.models.decode import decode_latents, load_vae, to_uint8
+from wanray.models.device import is_healthy
 from wanray.records import Clip, Record
 from wanray.sinks.ledger import Ledger, clip_folder, video_name
 from wanray.sinks.video import encode_mp4, encode_poster
@@ -28,11 +29,13 @@ class Decode:
 
     def __init__(self, config: DecodeConfig) -> None:
         self.config = config
+        self.worker = Worker()
         self.vae: Any = None
         self.versions = {name: version(name) for name in PACKAGES}
 
     def setup(self, worker: Worker) -> None:
         """Load the VAE and open the store."""
+        self.worker = worker
         torch.set_num_threads(worker.num_threads)
         self.vae = load_vae(f"{self.config.checkpoint}/vae", worker.device)
         self.ledger = Ledger(Store.open(self.config.output.url))
@@ -98,6 +101,10 @@ class Decode:
             "tags": record.tags,
             "notes": list(record.notes),
         }
+
+    def healthy(self) -> bool:
+        """Whether the device still works."""
+        return is_healthy(self.worker.device)
 
     def close(self) -> None:
         """Drop the VAE."""

@@ -14,6 +14,7 @@ from wanray.models.denoise import (
     load_transformer,
     request_solver,
 )
+from wanray.models.device import is_healthy
 from wanray.models.state import DTYPES, DenoiseState, pad_text
 from wanray.records import Record, Request
 from wanray.stage import Report, Worker
@@ -91,6 +92,10 @@ class Denoise:
 
     def _to_device(self, text_LD: torch.Tensor) -> torch.Tensor:
         return pad_text(text_LD).to(self.worker.device, DTYPES[self.config.dtype])
+
+    def healthy(self) -> bool:
+        """Whether the device still works."""
+        return is_healthy(self.worker.device)
 
     def close(self) -> None:
         """Leave the gang and drop the weights."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from wanray.models.device import is_healthy
 from wanray.models.state import DTYPES, MAX_TOKENS
 from wanray.models.text import Embedding, TextEncoder
 from wanray.records import Record
@@ -21,10 +22,12 @@ class Encode:
 
     def __init__(self, config: EncodeConfig) -> None:
         self.config = config
+        self.worker = Worker()
         self.embed: Any = None
 
     def setup(self, worker: Worker) -> None:
         """Load tokenizer and encoder."""
+        self.worker = worker
         torch.set_num_threads(worker.num_threads)
         encoder = TextEncoder(self.config.checkpoint, DTYPES[self.config.dtype], worker.device)
         self.embed = lru_cache(CACHED_TEXTS)(encoder.encode)
@@ -35,6 +38,10 @@ class Encode:
         notes = [*_cut_note("prompt", prompt), *_cut_note("negative_prompt", negative)]
         payload = Payload(prompt.text_LD, negative.text_LD).pack()
         return replace(record, payload=payload, notes=(*record.notes, *notes))
+
+    def healthy(self) -> bool:
+        """Whether the device still works."""
+        return is_healthy(self.worker.device)
 
     def close(self) -> None:
         """Drop encoder and cache."""

@@ -18,5 +18,9 @@ class Extend:
         """The record, unchanged."""
         return record
 
+    def healthy(self) -> bool:
+        """Nothing can break."""
+        return True
+
     def close(self) -> None:
         """Nothing to free."""
