@@ -40,7 +40,7 @@ def command(arguments):
     return [str(Path(sys.executable).with_name("wanray")), "render", *arguments]
 
 
-def render(arguments, timeout=110):
+def render(arguments, timeout=240):
     """Run it to its end; returns (exit code, output of both streams)."""
     done = subprocess.run(
         command(arguments),

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from wanray.storage import Store
 
-pytestmark = pytest.mark.xdist_group("ray")
+# Every run starts four processes that import torch; on two busy cores that is half a minute and more.
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +95,7 @@ def start(arguments):
     )
 
 
-def wait_until(condition, process, seconds=90):
+def wait_until(condition, process, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, f"the run ended with {process.returncode} before the fault"
@@ -109,7 +110,6 @@ def assert_exactly_once(out, number):
     assert {key: [meta["video"]["path"].rpartition("/")[2]] for key, meta in committed.items()} == found
 
 
-@pytest.mark.timeout(240)
 def test_a_killed_driver_is_resumed_by_the_same_command(tiny, tmp_path):
     manifest = write_manifest(tmp_path / "m.parquet", 12, steps=60)
     config = write_config(tmp_path, tiny("t2v-a14b"), manifest)
@@ -129,7 +129,6 @@ def test_a_killed_driver_is_resumed_by_the_same_command(tiny, tmp_path):
     assert not again & before, "a committed clip was rendered again"
 
 
-@pytest.mark.timeout(240)
 def test_a_killed_rank_costs_no_clip(tiny, tmp_path, cluster):
     manifest = write_manifest(tmp_path / "m.parquet", 8, steps=150)
     config = write_config(
@@ -142,7 +141,7 @@ def test_a_killed_rank_costs_no_clip(tiny, tmp_path, cluster):
     busy = events(out, "dispatched")[-1]
     victim = next(event for event in built if event["worker"] == busy["worker"])
     os.kill(int(victim["detail"].rpartition(":")[2]), signal.SIGKILL)
-    assert process.wait(timeout=150) == 0
+    assert process.wait(timeout=240) == 0
     assert_exactly_once(out, 8)
     assert any(event["state"] == "rebuilding" for event in events(out, "gang"))
     assert {meta["attempts"] for meta in metas(out).values()} <= {1, 2}
