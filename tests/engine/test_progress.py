@@ -1,4 +1,4 @@
-"""What a watcher sees: counts per pool, steps per gang, lines instead of a table where there is no terminal."""
+"""What a watcher sees: counts per pool, steps per gang, lines where there is no terminal."""
 
 import time
 from dataclasses import replace
