@@ -14,7 +14,7 @@ demo: $(VENV)/.stamp
 	$(BIN)/wanray render configs/demo.yaml
 
 test: $(VENV)/.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)

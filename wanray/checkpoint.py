@@ -1,13 +1,9 @@
-"""What a checkpoint folder holds, read without torch: model, sizes, scheduler shift, completeness, digest.
+"""What a checkpoint folder holds, read without torch: model, sizes, scheduler shift, completeness.
 
 Loads no weights. Knows the Diffusers layout: `model_index.json` and a folder per component.
 """
 
-import hashlib
 import json
-import logging
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +11,6 @@ from typing import Any
 from wanray.errors import ConfigError
 from wanray.registry import MODELS, Dims, Model, get_model
 
-logger = logging.getLogger(__name__)
-
-CACHED_BYTES = 64 * 2**20
-"""Files from this size on keep their digest in a cache, because hashing them takes a while."""
 REMEDY = "copy or download the checkpoint again"
 
 
@@ -166,61 +158,3 @@ def _is_whole(file: Path) -> bool:
         except (ValueError, AttributeError, LookupError, TypeError):
             return False
     return file.stat().st_size == 8 + length + max(ends, default=0)
-
-
-def weights_digest(checkpoint: Checkpoint) -> str:
-    """sha256 in hex over names and contents of all files of the checkpoint.
-
-    Large files are read once; their digests are cached by path, size and time of change.
-    """
-    folder = Path(checkpoint.path)
-    parts = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
-    files = [folder / "model_index.json"]
-    files += [file for part in parts for file in sorted((folder / part).glob("*")) if file.is_file()]
-    cache = _DigestCache.load()
-    with ThreadPoolExecutor(8) as threads:
-        digests = list(threads.map(cache.digest, files))
-    cache.save()
-    lines = [
-        f"{file.relative_to(folder).as_posix()} {digest}\n"
-        for file, digest in zip(files, digests, strict=True)
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-@dataclass(slots=True)
-class _DigestCache:
-    path: Path
-    known: dict[str, str]
-    changed: bool = False
-
-    @staticmethod
-    def load() -> "_DigestCache":
-        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanray" / "digests.json"
-        try:
-            return _DigestCache(path, json.loads(path.read_text()))
-        except (OSError, ValueError):
-            return _DigestCache(path, {})
-
-    def digest(self, file: Path) -> str:
-        status = file.stat()
-        entry = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
-        if status.st_size < CACHED_BYTES or entry not in self.known:
-            with file.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-            if status.st_size < CACHED_BYTES:
-                return found
-            logger.info("hashed weights file=%s bytes=%d", file, status.st_size)
-            self.known[entry], self.changed = found, True
-        return self.known[entry]
-
-    def save(self) -> None:
-        if not self.changed:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(self.known, indent=0))
-            temporary.replace(self.path)
-        except OSError as error:
-            logger.warning("digests of weights are not cached, the next start hashes them again: %s", error)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wanray.errors import ConfigError, EngineError, ManifestError, StorageError
+from wanray.errors import ConfigError, EngineError, ExitCode, ManifestError, StorageError
 
 app = typer.Typer(
     name="wanray",
@@ -120,14 +120,14 @@ def main() -> None:
     try:
         app()
     except SystemExit as ending:
-        if ending.code == 130:
-            _fail("interrupted; the same command resumes", 130)
+        if ending.code == ExitCode.INTERRUPTED:
+            _fail("interrupted; the same command resumes", ExitCode.INTERRUPTED)
         # typer ends wrong use with 2, which here is a run that finished with failures
-        sys.exit(ending.code if isinstance(ending.__context__, typer.Exit) else 1)
+        sys.exit(ending.code if isinstance(ending.__context__, typer.Exit) else ExitCode.USAGE)
     except (ConfigError, ManifestError) as error:
-        _fail(error, 1)
+        _fail(error, ExitCode.USAGE)
     except (EngineError, StorageError) as error:
-        _fail(error, 3)
+        _fail(error, ExitCode.INFRASTRUCTURE)
 
 
 def _fail(message: object, code: int) -> None:

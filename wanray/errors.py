@@ -10,7 +10,22 @@
 They cross process borders, so none has a constructor of its own: all pickle as they are.
 """
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ends, for shells and job controllers."""
+
+    DONE = 0
+    """Everything is committed."""
+    USAGE = 1
+    """Wrong use: trying again without a change is useless."""
+    FAILURES = 2
+    """Finished; some requests have failure records."""
+    INFRASTRUCTURE = 3
+    """The same command may go on later."""
+    INTERRUPTED = 130
+    """By the user."""
 
 
 class WanrayError(Exception):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from wanray.storage import Store
 
 # Every run starts four processes that import torch; on two busy cores that is half a minute and more.
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def cluster():
     """A Ray cluster for all tests of this file that do not kill their driver; its address."""
     import ray
 
-    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
@@ -78,10 +78,10 @@ def test_a_row_that_fails_in_a_stage_becomes_a_failure_record_on_s3(tiny, tmp_pa
 
 def test_a_cluster_that_is_too_small_is_told_in_numbers(tiny, tmp_path, cluster):
     manifest = write_manifest(tmp_path / "m.parquet", 1)
-    keys = {"ray.address": cluster, "pools.denoise.gangs": 3, "pools.denoise.resources.CPU": 6}
+    keys = {"ray.address": cluster, "pools.denoise.gangs": 3, "pools.denoise.resources.CPU": 3}
     code, output = render(write_config(tmp_path, tiny("t2v-1.3b"), manifest, **keys))
     assert code == 3, output
-    assert "pool denoise needs 3 workers of 6 CPU, but only 2 fit" in output
+    assert "pool denoise needs 3 workers of 3 CPU, but only 2 fit" in output
     assert "Traceback" not in output
 
 

@@ -15,12 +15,10 @@ from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec, make_pools
 from wanray.engine.prepare import Job
 from wanray.engine.progress import show_progress
-from wanray.errors import EngineError, FailureClass, ManifestError, StorageError
+from wanray.errors import EngineError, ExitCode, FailureClass, ManifestError, StorageError
 from wanray.records import Failure, Record
 from wanray.sinks.events import EventLog
 from wanray.stage import load
-
-EXIT_DONE, EXIT_USAGE, EXIT_FAILURES, EXIT_INFRASTRUCTURE = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +130,7 @@ def _summarise(job: Job, monitor: Monitor, error: str) -> Summary:
     counts = job.plan.counts
     failed_by_class = monitor.failed_by_class.copy()
     failed_by_class[FailureClass.INPUT] += counts.invalid
-    exit_code = EXIT_FAILURES if failed_by_class.total() else EXIT_DONE
+    exit_code = ExitCode.FAILURES if failed_by_class.total() else ExitCode.DONE
     return Summary(
         run=job.plan.run,
         committed=monitor.committed,
@@ -141,6 +139,6 @@ def _summarise(job: Job, monitor: Monitor, error: str) -> Summary:
         skipped=counts.committed,
         failed_by_class={str(name): number for name, number in failed_by_class.items() if number},
         seconds=round(monitor.elapsed_s, 3),
-        exit_code=EXIT_INFRASTRUCTURE if error else exit_code,
+        exit_code=ExitCode.INFRASTRUCTURE if error else exit_code,
         error=error,
     )

@@ -64,6 +64,7 @@ class Monitor:
         self._pools = {name: _Pool() for name in pools}
         self._index: list[dict[str, Any]] = []
         self._index_part = 0
+        self._index_name = f"{run}-{time.time_ns():x}"
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep_stored, daemon=True)
@@ -162,7 +163,7 @@ class Monitor:
 
     def _flush_index(self) -> None:
         if self._index:
-            append_index(self.ledger.store, self.run, self._index, self._index_part)
+            append_index(self.ledger.store, self._index_name, self._index, self._index_part)
             self._index, self._index_part = [], self._index_part + 1
 
 

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import yaml
 
-from wanray.checkpoint import Checkpoint, open_checkpoint, weights_digest
+from wanray.checkpoint import Checkpoint, open_checkpoint
 from wanray.config import RenderConfig
+from wanray.digest import weights_digest
 from wanray.engine.pipeline import numerics_json
 from wanray.errors import ConfigError, StorageError
 from wanray.manifest import Resolver, read_batches, resolve
@@ -41,7 +42,7 @@ def prepare(config: RenderConfig, *, write: bool) -> Job:
     checkpoint = open_checkpoint(config.model.path, config.model.name)
     placement = choose_placement(config, checkpoint.model)
     notes = check_pools(config, placement, checkpoint.dims, list(pool_experts(placement, checkpoint.model)))
-    model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint)}
+    model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint.path)}
     resolved = resolve(read_batches(config.manifest), _resolver(config, checkpoint, model))
     ledger, run = Ledger(Store.open(config.output.url)), config.run or _new_run()
     if write:

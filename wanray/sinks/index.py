@@ -30,11 +30,11 @@ INDEX_SCHEMA = pa.schema(
 """`video` is a path relative to the store, `bytes` its size, `tags` JSON, `created_at` ISO 8601."""
 
 
-def append_index(store: Store, run: str, rows: list[dict[str, Any]], part: int) -> None:
-    """Write `rows` (`INDEX_SCHEMA`) as part number `part` of what `run` adds to the index."""
+def append_index(store: Store, name: str, rows: list[dict[str, Any]], part: int) -> None:
+    """Write `rows` (`INDEX_SCHEMA`) as part number `part` of what the writer called `name` adds."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), sink, compression="zstd")
-    store.write(f"index/{run}-{part:05d}.parquet", sink.getvalue().to_pybytes())
+    store.write(f"index/{name}-{part:05d}.parquet", sink.getvalue().to_pybytes())
 
 
 def indexed_keys(store: Store) -> set[bytes]:

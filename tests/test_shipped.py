@@ -1,0 +1,66 @@
+"""What the repository ships works as the README says: configs, manifests, the job script, the commands."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wanray.config import load_config
+from wanray.engine.prepare import prepare
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = "".join(re.findall(r"```\n(.*?)```", README, re.DOTALL))
+MODELS = {"demo": "t2v-a14b", "t2v-1.3b": "t2v-1.3b", "t2v-a14b": "t2v-a14b"}
+
+
+@pytest.mark.parametrize("config", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.stem)
+def test_every_config_plans(tiny, tmp_path, monkeypatch, config):
+    monkeypatch.chdir(ROOT)
+    overrides = [f"model.path={tiny(MODELS[config.stem])}", f"output.url={tmp_path}/out"]
+    plan = prepare(load_config(config, overrides), write=False).plan
+    assert (plan.counts.left, plan.counts.invalid) == (8, 0)
+    assert plan.notes == ()
+
+
+def run(*command, **variables):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+
+
+def test_the_job_script_renders_the_manifest_with_errors(tiny, tmp_path):
+    arguments = [f"model.path={tiny('t2v-a14b')}", f"output.url={tmp_path}/out", "engine=local"]
+    manifest = "manifest=manifests/with-errors.parquet"
+    done = run(sys.executable, "pipelines/render.py", "configs/demo.yaml", manifest, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert "2 clips committed, 0 were committed before, 8 failed (8 input)" in done.stdout
+    assert len(list(tmp_path.glob("out/failures/*.json"))) == 8
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"^wanray (\w+)", BLOCKS, re.MULTILINE))))
+def test_commands_of_the_readme_exist(command):
+    wanray = Path(sys.executable).with_name("wanray")
+    assert run(str(wanray), command, "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "target",
+    sorted(set(re.findall(r"^make (\w+)", BLOCKS, re.MULTILINE) + re.findall(r"`make (\w+)`", README))),
+)
+def test_targets_of_the_readme_exist(target):
+    assert run("make", "-n", target).returncode == 0
+
+
+def test_paths_of_the_readme_exist():
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_help_is_quick_to_import():
+    """The command line must not pull in what only a run needs."""
+    code = "import sys, wanray.cli; print(*sys.modules)"
+    modules = set(run(sys.executable, "-c", code).stdout.split())
+    assert not modules & {"torch", "ray", "pyarrow", "omegaconf", "diffusers"}

@@ -1,0 +1,83 @@
+"""The digest of a checkpoint's weights: part of every key, so that other weights never pass for these."""
+
+import hashlib
+import json
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
+CACHED_BYTES = 64 * 2**20
+"""Files from this size on keep their digest in a cache, because hashing them takes a while."""
+SLOW_BYTES = 4 * 2**30
+"""From here on the user is told why nothing happens."""
+
+
+def weights_digest(checkpoint_path: str) -> str:
+    """sha256 in hex over names and contents of all files of the checkpoint.
+
+    Large files are read once; their digests are cached by path, size and time of change.
+    """
+    folder = Path(checkpoint_path)
+    files = [folder / "model_index.json"]
+    files += [file for part in PARTS for file in sorted((folder / part).glob("*")) if file.is_file()]
+    cache = _DigestCache.load()
+    new_bytes = sum(file.stat().st_size for file in files if not cache.knows(file))
+    if new_bytes > SLOW_BYTES:
+        logger.info("hashing %.0f GB of weights, once: the digests are cached", new_bytes / 1e9)
+    with ThreadPoolExecutor(8) as threads:
+        digests = list(threads.map(cache.digest, files))
+    cache.save()
+    lines = [
+        f"{file.relative_to(folder).as_posix()} {digest}\n"
+        for file, digest in zip(files, digests, strict=True)
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class _DigestCache:
+    path: Path
+    known: dict[str, str]
+    changed: bool = False
+
+    @staticmethod
+    def load() -> "_DigestCache":
+        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanray" / "digests.json"
+        try:
+            return _DigestCache(path, json.loads(path.read_text()))
+        except (OSError, ValueError):
+            return _DigestCache(path, {})
+
+    def knows(self, file: Path) -> bool:
+        return _entry(file) in self.known
+
+    def digest(self, file: Path) -> str:
+        entry = _entry(file)
+        if entry not in self.known:
+            with file.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            if file.stat().st_size < CACHED_BYTES:
+                return found
+            self.known[entry], self.changed = found, True
+        return self.known[entry]
+
+    def save(self) -> None:
+        if not self.changed:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(self.known, indent=0))
+            temporary.replace(self.path)
+        except OSError as error:
+            logger.warning("digests of weights are not cached, the next start hashes them again: %s", error)
+
+
+def _entry(file: Path) -> str:
+    status = file.stat()
+    return f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
