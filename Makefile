@@ -33,7 +33,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 # Exact versions of everything but what torch itself pins (its CUDA packages), so that one file is right
 # for the CPU and the CUDA build of torch.
 lock: $(VENV)/.stamp
-	echo torch==2.13.0 | $(BIN)/uv pip compile -q --python-version 3.11 --group dev -c /dev/stdin \
+	echo torch==2.13.0 | $(BIN)/uv pip compile -q --python-version 3.11 --all-extras --group dev -c /dev/stdin \
 	    --no-annotate --no-header -o constraints.txt pyproject.toml
 	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^(nvidia-|cuda-|triton==)/d' constraints.txt
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from wanray.manifest.columns import MEDIA_COLUMNS
-from wanray.manifest.problems import Problem, excerpt
+from wanray.manifest.problems import SHOWN_PATH_CHARS, Problem, excerpt
 
 NUM_THREADS = 16
 """Opening a file in a store is waiting."""
@@ -84,4 +84,6 @@ def _opened(source: dict[str, Any]) -> Any:
 
 
 def _label(source: dict[str, Any]) -> str:
-    return excerpt(source["path"]) if source["bytes"] is None else f"{len(source['bytes'])} bytes"
+    if source["bytes"] is not None:
+        return f"{len(source['bytes'])} bytes"
+    return excerpt(source["path"], SHOWN_PATH_CHARS)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 SHOWN_CHARS = 80
 """Longest excerpt of a value in a message."""
+SHOWN_PATH_CHARS = 1000
+"""The same of a path: without its end it names nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def describe(problems: list[Problem]) -> str:
     return "; ".join([str(problems[0]), *(problem.in_row for problem in problems[1:])])
 
 
-def excerpt(value: object) -> str:
+def excerpt(value: object, most_chars: int = SHOWN_CHARS) -> str:
     """`value` as Python writes it, cut to a length that fits a message."""
     text = repr(value)
-    return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 3]}..."
+    return text if len(text) <= most_chars else f"{text[: most_chars - 3]}..."

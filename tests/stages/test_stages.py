@@ -1,0 +1,85 @@
+"""Single stages: what is encoded once, what is noted, what a payload keeps, what is committed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from wanray.config import OutputConfig
+from wanray.models.state import DenoiseState
+from wanray.records import Record, Request
+from wanray.registry import Guidance
+from wanray.sinks.ledger import Ledger
+from wanray.stage import Worker
+from wanray.stages.configs import DecodeConfig, EncodeConfig
+from wanray.stages.decode import Decode
+from wanray.stages.encode import Encode
+from wanray.stages.payload import Payload
+from wanray.storage import Store
+
+REQUEST = Request(
+    task="t2v", prompt="a red circle", negative_prompt="dark", width=64, height=48, num_frames=5, fps=16.0,
+    seed=1, steps=2, shift=5.0, guidance=Guidance(high=5.0, low=5.0), solver="unipc",
+)  # fmt: skip
+RECORD = Record(key="ab" * 32, ids=("a",), request=REQUEST)
+
+
+def silent(step, total):
+    """A report that nobody reads."""
+
+
+@pytest.fixture
+def encode(tiny):
+    stage = Encode(EncodeConfig(checkpoint=str(tiny("t2v-1.3b")), dtype="float32"))
+    stage.setup(Worker())
+    yield stage
+    stage.close()
+
+
+def test_equal_texts_are_encoded_once(encode):
+    for prompt in ("a cat", "a dog", "a cat"):
+        encode.run(replace(RECORD, request=replace(REQUEST, prompt=prompt)), silent)
+    assert encode.embed.cache_info().misses == 3, "two prompts and one negative prompt"
+
+
+def test_embeddings_are_trimmed_and_cut_texts_are_noted(encode):
+    short = Payload.unpack(encode.run(RECORD, silent).payload)
+    assert short.prompt_LD.shape == (4, 32), "three words and </s>"
+    long = encode.run(replace(RECORD, request=replace(REQUEST, prompt="cat " * 600)), silent)
+    assert Payload.unpack(long.payload).prompt_LD.shape == (512, 32)
+    assert long.notes == ("prompt has 601 tokens; the last 89 were cut",)
+
+
+def test_a_payload_comes_back_as_it_was():
+    latents = torch.randn(1, 16, 2, 6, 8)
+    state = DenoiseState(
+        latents, 3, {"last_sample": latents, "model_outputs.0": latents + 1}, {"_step_index": 3}
+    )
+    payload = Payload(torch.randn(4, 32).bfloat16(), torch.randn(2, 32), state)
+    copy = Payload.unpack(payload.pack())
+    assert torch.equal(copy.prompt_LD, payload.prompt_LD)
+    assert copy.prompt_LD.dtype == torch.bfloat16
+    assert torch.equal(copy.negative_LD, payload.negative_LD)
+    assert (copy.state.step, copy.state.scalars) == (3, {"_step_index": 3})
+    assert all(torch.equal(copy.state.history[name], state.history[name]) for name in state.history)
+
+
+def decoder(tiny, out):
+    config = DecodeConfig(
+        checkpoint=str(tiny("t2v-1.3b")), output=OutputConfig(url=str(out)), run="r", model={}, numerics={}
+    )
+    stage = Decode(config)
+    stage.setup(Worker())
+    return stage
+
+
+def test_whoever_comes_second_takes_the_clip_that_is_committed(tiny, tmp_path):
+    torch.manual_seed(0)
+    payloads = [Payload(state=DenoiseState(torch.randn(1, 16, 2, 6, 8))).pack() for _ in range(2)]
+    stage = decoder(tiny, tmp_path)
+    first, second = (stage.run(replace(RECORD, payload=payload), silent) for payload in payloads)
+    assert first.clip == second.clip
+    assert len(list(tmp_path.glob("clips/*/*/video-*.mp4"))) == 1
+    meta = Ledger(Store.open(str(tmp_path))).read_meta(RECORD.key)
+    assert meta["video"]["sha256"] == first.clip.sha256
+    assert first.payload == b""
