@@ -85,12 +85,13 @@ def test_a_cluster_that_is_too_small_is_told_in_numbers(tiny, tmp_path, cluster)
     assert "Traceback" not in output
 
 
-def start(arguments):
+def start(arguments, stderr=subprocess.DEVNULL):
     return subprocess.Popen(
         command(arguments),
         env=os.environ | ENVIRONMENT,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
+        text=True,
         start_new_session=True,
     )
 
@@ -145,3 +146,21 @@ def test_a_killed_rank_costs_no_clip(tiny, tmp_path, cluster):
     assert_exactly_once(out, 8)
     assert any(event["state"] == "rebuilding" for event in events(out, "gang"))
     assert {meta["attempts"] for meta in metas(out).values()} <= {1, 2}
+
+
+def test_when_no_gang_can_be_rebuilt_the_run_ends(tiny, tmp_path, cluster):
+    model = shutil.copytree(tiny("t2v-1.3b"), tmp_path / "model")
+    manifest = write_manifest(tmp_path / "m.parquet", 8, steps=150)
+    keys = {"ray.address": cluster, "ray.start_timeout_s": 20}
+    process = start(write_config(tmp_path, model, manifest, **keys), stderr=subprocess.PIPE)
+    out = tmp_path / "out"
+    wait_until(lambda: len(metas(out)) >= 1, process)
+    shutil.rmtree(model / "transformer")
+    (built,) = [event for event in events(out, "gang") if event["state"] == "idle"]
+    os.kill(int(built["detail"].rpartition(":")[2]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 3, errors
+    assert "all gangs of pool denoise are lost" in errors
+    assert events(out, "gang")[-1]["state"] == "lost"
+    summary = json.loads(next(out.glob("runs/*/summary.json")).read_text())
+    assert (summary["exit_code"], summary["committed"]) == (3, len(metas(out)))

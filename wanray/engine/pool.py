@@ -39,6 +39,7 @@ class GangPool:
         self.pool, self.max_attempts, self.start_timeout_s = pool, max_attempts, start_timeout_s
         self.gangs = [Gang(worker, pool, group) for worker, group in enumerate(groups)]
         self.idle: asyncio.Queue[Gang] = asyncio.Queue()
+        self.num_lost, self.why_lost, self.all_lost = 0, "", asyncio.Event()
         self.events: list[Event] = []
         self.rebuilds: set[asyncio.Task[None]] = set()
         self.myself = ray.get_runtime_context().current_actor
@@ -59,7 +60,7 @@ class GangPool:
         """
         error = ""
         for attempt in range(1, self.max_attempts + 1):
-            gang = await self.idle.get()
+            gang = await self._next_idle()
             self._tell("dispatched", key, gang.worker, attempt)
             try:
                 table, outcome = await gang.run(ref, attempt, self.myself)
@@ -73,6 +74,18 @@ class GangPool:
             return [table], attempt, ""
         return [], self.max_attempts, error
 
+    async def _next_idle(self) -> Gang:
+        """The next idle gang; raises when there will never be one."""
+        waiting = [asyncio.ensure_future(self.idle.get()), asyncio.ensure_future(self.all_lost.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if waiting[0].done():
+                return waiting[0].result()
+            raise RuntimeError(f"all gangs of pool {self.pool.name} are lost: {self.why_lost}")
+        finally:
+            for task in waiting:
+                task.cancel()
+
     def _rebuild(self, gang: Gang, reason: str) -> None:
         gang.kill()
         self._tell("gang_changed", gang.worker, "rebuilding", reason)
@@ -81,9 +94,11 @@ class GangPool:
         task.add_done_callback(self.rebuilds.discard)
 
     async def _rebuild_until_done(self, gang: Gang) -> None:
-        """A node that died looks alive for a while, so a failed attempt is normal."""
-        pause_s = REBUILD_PAUSE_S
-        while True:
+        """A node that died looks alive for a while, so a failed attempt is normal. A gang that cannot be
+        built within the start timeout is given up.
+        """
+        pause_s, reason, deadline_s = REBUILD_PAUSE_S, "", time.monotonic() + self.start_timeout_s
+        while time.monotonic() < deadline_s:
             try:
                 return await self._build(gang)
             except BUILD_ERRORS as error:
@@ -91,6 +106,11 @@ class GangPool:
                 self._tell("gang_changed", gang.worker, "rebuilding", reason)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        self._tell("gang_changed", gang.worker, "lost", reason)
+        self.num_lost, self.why_lost = self.num_lost + 1, reason
+        if self.num_lost == len(self.gangs):
+            self.all_lost.set()
+        return None
 
     async def stepped(self, worker: int, key: str, step: int, total: int) -> None:
         """A rank reports progress."""

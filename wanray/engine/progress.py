@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from wanray.engine.background import background
 from wanray.engine.monitor import GangView, Monitor, PoolView
 from wanray.plan.page import format_seconds
 
@@ -27,19 +28,13 @@ def show_progress(monitor: Monitor, console: Console | None = None) -> Iterator[
         with Live(get_renderable=lambda: _table(monitor), console=console, refresh_per_second=REFRESH_PER_S):
             yield
         return
-    stop = threading.Event()
-    thread = threading.Thread(target=_log_lines, args=(monitor, stop), daemon=True)
-    thread.start()
-    try:
+
+    def log_lines(stop: threading.Event) -> None:
+        while not stop.wait(LOG_EVERY_S):
+            logger.info("%s", progress_line(monitor))
+
+    with background(log_lines):
         yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _log_lines(monitor: Monitor, stop: threading.Event) -> None:
-    while not stop.wait(LOG_EVERY_S):
-        logger.info("%s", progress_line(monitor))
 
 
 def progress_line(monitor: Monitor) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from wanray.engine.background import background
 from wanray.engine.monitor import Monitor
 
 logger = logging.getLogger(__name__)
@@ -19,14 +20,8 @@ EVERY_S = 0.5
 @contextmanager
 def watch_pools(actors: dict[str, Any], monitor: Monitor) -> Iterator[None]:
     """Feed `monitor` from the GangPool actors until the block ends."""
-    stop = threading.Event()
-    thread = threading.Thread(target=_watch, args=(actors, monitor, stop), daemon=True)
-    thread.start()
-    try:
+    with background(lambda stop: _watch(actors, monitor, stop)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _watch(actors: dict[str, Any], monitor: Monitor, stop: threading.Event) -> None:

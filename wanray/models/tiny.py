@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+from transformers.utils import logging as transformers_logging
 
 from wanray.errors import ConfigError
 from wanray.registry import Model, get_model
@@ -29,6 +30,7 @@ def write_tiny(name: str, folder: str | Path) -> None:
     model, folder = get_model(name), Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").exists():
         raise ConfigError(f"{folder} is not empty and no checkpoint: name a new folder")
+    transformers_logging.disable_progress_bar()
     _tokenizer().save_pretrained(folder / "tokenizer")
     _text_encoder().save_pretrained(folder / "text_encoder")
     for number, part in enumerate(["transformer", "transformer_2"][: len(model.experts)]):

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wanray.plan.model import Plan, ShapeGroup
+from wanray.plan.model import Plan, PoolPlan, ShapeGroup
 
 SHOWN_GROUPS = 12
 
@@ -64,10 +64,16 @@ def _group_table(groups: tuple[ShapeGroup, ...]) -> Table:
 def _pool_table(plan: Plan) -> Table:
     table = Table("pool", "experts", "workers", "busy", box=None, pad_edge=False)
     for pool in plan.pools:
-        unit = "actors" if not pool.experts else f"gangs of {pool.world_size}"
         share = f"{pool.busy_s / plan.estimate_s:.0%}" if pool.experts and plan.estimate_s else "-"
-        table.add_row(pool.name, "+".join(pool.experts) or "-", f"{pool.num_workers} {unit}", share)
+        table.add_row(pool.name, "+".join(pool.experts) or "-", _workers(pool), share)
     return table
+
+
+def _workers(pool: PoolPlan) -> str:
+    number, ranks = pool.num_workers, pool.world_size
+    if not pool.experts:
+        return f"{number} actor{'s' if number > 1 else ''}"
+    return f"{number} gang{'s' if number > 1 else ''} of {ranks} rank{'s' if ranks > 1 else ''}"
 
 
 def _estimate_line(plan: Plan) -> Text:
