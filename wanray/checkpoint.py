@@ -69,7 +69,7 @@ def open_checkpoint(path: str, name: str | None = None) -> Checkpoint:
         model=model,
         dims=dims,
         boundary=index.get("boundary_ratio") if len(model.experts) == 2 else None,
-        flow_shift=float(_read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift", 1.0)),
+        flow_shift=_flow_shift(folder),
     )
 
 
@@ -122,9 +122,17 @@ def _dims(folder: Path, transformer: dict[str, Any]) -> Dims:
             num_layers=transformer["num_layers"],
             in_channels=transformer["in_channels"],
         )
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         file = folder / "transformer" / "config.json"
-        raise ConfigError(f"model.path is damaged: {file} has no {error.args[0]}; {REMEDY}") from None
+        raise ConfigError(f"model.path is damaged: {file} has no usable {error.args[0]}; {REMEDY}") from None
+
+
+def _flow_shift(folder: Path) -> float:
+    file = folder / "scheduler" / "scheduler_config.json"
+    shift = _read_json(file).get("flow_shift", 1.0)
+    if not isinstance(shift, int | float):
+        raise ConfigError(f"model.path is damaged: {file} has flow_shift {shift!r}, not a number; {REMEDY}")
+    return float(shift)
 
 
 def _check_weights(folder: Path) -> None:

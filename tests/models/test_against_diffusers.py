@@ -94,10 +94,12 @@ def test_latents_and_frames_equal_the_pipeline(tiny, name, solver, dtype):
     assert torch.equal(frames, run_pipeline(path, request, getattr(torch, dtype), "pt")[0])
 
 
+@pytest.mark.parametrize("steps", [1, 2, 6], ids=lambda steps: f"{steps}steps")
 @pytest.mark.parametrize("solver", ["unipc", "dpm++"])
 @pytest.mark.parametrize("mode", ["official", "diffusers"])
-def test_split_experts_equal_one_process(tiny, solver, mode):
-    request = replace(REQUEST, solver=solver)
+def test_split_experts_equal_one_process(tiny, solver, mode, steps):
+    """With shift 12 one or two steps are all the high-noise expert's."""
+    request = replace(REQUEST, solver=solver, steps=steps, shift=12.0)
     split = run_stages(tiny("t2v-a14b"), request, ("high",), ("low",), mode=mode)
     both = run_stages(tiny("t2v-a14b"), request, ("high", "low"), mode=mode)
     assert torch.equal(split, both)

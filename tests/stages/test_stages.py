@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from wanray.config import OutputConfig
+from wanray.errors import ConfigError
 from wanray.models.state import DenoiseState
 from wanray.records import Record, Request
 from wanray.registry import Guidance
@@ -68,9 +69,17 @@ def decoder(tiny, out):
     config = DecodeConfig(
         checkpoint=str(tiny("t2v-1.3b")), output=OutputConfig(url=str(out)), run="r", model={}, numerics={}
     )
+    Store.open(str(out)).write("runs/r/config.yaml", b"")
     stage = Decode(config)
     stage.setup(Worker())
     return stage
+
+
+def test_an_output_that_another_node_does_not_see_is_refused(tiny, tmp_path):
+    stage = decoder(tiny, tmp_path)
+    (tmp_path / "runs/r/config.yaml").unlink()
+    with pytest.raises(ConfigError, match="is not the same place on every node"):
+        stage.setup(Worker())
 
 
 def test_whoever_comes_second_takes_the_clip_that_is_committed(tiny, tmp_path):

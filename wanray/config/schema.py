@@ -191,6 +191,12 @@ class PoolConfig:
         check_at_least(f"{key}.gangs", self.gangs, 1)
         for name, amount in (self.resources or {}).items():
             check_at_least(f"{key}.resources.{name}", amount, 0)
+            if name == "GPU" and amount > 1 and amount != int(amount):
+                raise ConfigError(f"{key}.resources.GPU must be a whole number or below 1, got {amount}")
+        if self.resources is not None and not any(self.resources.values()):
+            raise ConfigError(
+                f"{key}.resources must ask for something, such as {{CPU: 1}}, got {self.resources}"
+            )
         self.topology.check(f"{key}.topology")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from wanray.config import RayConfig
-from wanray.engine.pipeline import PoolSpec
+from wanray.engine.pipeline import PoolSpec, resources_of
 from wanray.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -29,11 +29,7 @@ class Cluster:
 
     def resources(self, pool: PoolSpec) -> dict[str, float]:
         """Of one actor or rank of `pool`."""
-        return pool.resources or _default_resources(pool, self.has_gpus)
-
-
-def _default_resources(pool: PoolSpec, has_gpus: bool) -> dict[str, float]:
-    return {"GPU": 1.0} if pool.wants_gpu and has_gpus else {"CPU": 1.0}
+        return resources_of(pool, self.has_gpus)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -20,7 +21,7 @@ from wanray.engine.work import Chain
 from wanray.records import Record
 
 REPORT_EVERY_S = 0.2
-PLACE_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 10.0
 
 
 @ray.remote(max_restarts=0)
@@ -89,15 +90,24 @@ class Gang:
         Raises whatever Ray or a stage raises; the gang is then dead and may be built again.
         """
         try:
-            await asyncio.wait_for(asyncio.wrap_future(self.group.ready().future()), PLACE_TIMEOUT_S)
-            self.ranks, place = await self._start()
-            rendezvous = await self.ranks[0].host_rendezvous.remote() if len(self.ranks) > 1 else ""
-            setups = [rank.setup.remote(number, rendezvous) for number, rank in enumerate(self.ranks)]
-            await asyncio.wait_for(asyncio.gather(*setups), timeout_s)
-            return place
+            return await asyncio.wait_for(self._build(), timeout_s)
+        except TimeoutError:
+            self.kill()
+            raise TimeoutError(
+                f"gang {self.worker} was not placed and loaded within {timeout_s:g} s"
+            ) from None
         except BaseException:
             self.kill()
             raise
+
+    async def _build(self) -> str:
+        await asyncio.wrap_future(self.group.ready().future())
+        self.ranks, place = await self._start()
+        rendezvous = await self.ranks[0].host_rendezvous.remote() if len(self.ranks) > 1 else ""
+        await asyncio.gather(
+            *[rank.setup.remote(number, rendezvous) for number, rank in enumerate(self.ranks)]
+        )
+        return place
 
     async def _start(self) -> tuple[list[Any], str]:
         """Rank actors, those of a node next to each other, and their places in words."""
@@ -113,6 +123,15 @@ class Gang:
         order = sorted(range(len(places)), key=lambda index: places[index][:2])
         words = " ".join(f"{places[index][0][:8]}:{places[index][2]}" for index in order)
         return [self.ranks[index] for index in order], words
+
+    async def is_alive(self) -> bool:
+        """Whether all ranks answer. Ranks may die while they are idle, which is no record's fault."""
+        answers = asyncio.gather(*[rank.describe.remote() for rank in self.ranks])
+        try:
+            await asyncio.wait_for(answers, ANSWER_TIMEOUT_S)
+        except (RayError, TimeoutError):
+            return False
+        return True
 
     async def run(self, ref: list[Any], attempt: int, watcher: Any) -> tuple[Any, str]:
         """Run one record on all ranks; returns (reference to the resulting table, outcome).

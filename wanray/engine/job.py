@@ -87,15 +87,15 @@ def _record_invalid(job: Job) -> None:
         job.ledger.write_failure(row["key"], [row["id"]], failure, job.plan.run, None)
 
     with ThreadPoolExecutor(16) as threads:
-        for _ in threads.map(write, job.invalid.to_pylist()):
-            pass
+        for batch in job.invalid.to_batches(max_chunksize=1000):
+            list(threads.map(write, batch.to_pylist()))
 
 
 def _run_engine(job: Job, monitor: Monitor) -> None:
     pools = make_pools(job.config, job.checkpoint, job.plan.model, job.plan.placement, job.plan.run)
     with show_progress(monitor):
         if job.config.engine == "local":
-            run_local(pools, _plan_records(job), monitor, _local_resources())
+            run_local(pools, _plan_records(job), monitor, _has_gpu())
         else:
             _run_ray(job, pools, monitor)
     lost = monitor.total - monitor.committed - monitor.failed
@@ -114,9 +114,9 @@ def _run_ray(job: Job, pools: tuple[PoolSpec, ...], monitor: Monitor) -> None:
         run_ray(pools, job.ledger.store, job.plan.parts, monitor, cluster, job.config.ray)
 
 
-def _local_resources() -> dict[str, float]:
-    """One GPU if torch sees one. Only the local engine may ask: it is about to import torch anyway."""
-    return {"GPU": 1} if load("torch.cuda:is_available")() else {"CPU": 1}
+def _has_gpu() -> bool:
+    """Whether torch sees a GPU. Only the local engine may ask: it is about to import torch anyway."""
+    return load("torch.cuda:is_available")()
 
 
 def _plan_records(job: Job) -> Iterator[Record]:

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 
 from wanray.engine.monitor import Monitor
-from wanray.engine.pipeline import PoolSpec, worker_for
+from wanray.engine.pipeline import PoolSpec, resources_of, worker_for
 from wanray.engine.work import Chain
 from wanray.errors import ConfigError, EngineError
 from wanray.records import Record
@@ -42,17 +42,26 @@ class _Pipe:
             yield record
 
 
-def run_local(
-    pools: Sequence[PoolSpec], records: Iterator[Record], monitor: Monitor, resources: dict[str, float]
-) -> None:
+def run_local(pools: Sequence[PoolSpec], records: Iterator[Record], monitor: Monitor, has_gpus: bool) -> None:
     """Run all records through the pools; returns when all are finished.
-
-    resources: of every pool that names none.
 
     Raises:
         EngineError: a stage could not be set up.
     """
-    chains = [_set_up(pool, resources) for pool in pools]
+    chains = [Chain(pool.stages) for pool in pools]
+    try:
+        for pool, chain in zip(pools, chains, strict=True):
+            _set_up(pool, chain, has_gpus)
+        _stream(pools, chains, records, monitor)
+    finally:
+        for chain in chains:
+            chain.close()
+
+
+def _stream(
+    pools: Sequence[PoolSpec], chains: Sequence[Chain], records: Iterator[Record], monitor: Monitor
+) -> None:
+    """One thread feeds the records, one works for each pool."""
     stop = threading.Event()
     pipes = [_Pipe(stop) for _ in pools]
     with ThreadPoolExecutor(len(pools) + 1) as threads:
@@ -66,19 +75,15 @@ def run_local(
             stop.set()
     for job in jobs:
         job.result()
-    for chain in chains:
-        chain.close()
 
 
-def _set_up(pool: PoolSpec, resources: dict[str, float]) -> Chain:
-    chain = Chain(pool.stages)
+def _set_up(pool: PoolSpec, chain: Chain, has_gpus: bool) -> None:
     try:
-        chain.setup(worker_for(pool.resources or resources))
+        chain.setup(worker_for(resources_of(pool, has_gpus)))
     except ConfigError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
         raise EngineError(f"pool {pool.name} cannot start: {type(error).__name__}: {error}") from error
-    return chain
 
 
 def _feed(records: Iterator[Record], target: _Pipe) -> None:

@@ -19,8 +19,9 @@ from wanray.sinks.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
-INDEX_ROWS = 10_000
 STORE_EVERY_S = 2.0
+INDEX_AFTER_S = 60.0
+"""Index rows go out in files of a minute; a killed run loses the last of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Monitor:
         self.started_s = time.monotonic()
         self._pools = {name: _Pool() for name in pools}
         self._index: list[dict[str, Any]] = []
-        self._index_part = 0
+        self._index_part, self._indexed_s = 0, time.monotonic()
         self._index_name = f"{run}-{time.time_ns():x}"
         self._lock = threading.RLock()
         self._closing = threading.Event()
@@ -113,8 +114,6 @@ class Monitor:
         with self._lock:
             self.committed += 1
             self._index.append(_index_row(record))
-            if len(self._index) >= INDEX_ROWS:
-                self._flush_index()
         timings_s = {stage: round(seconds, 3) for stage, seconds in record.timings_s.items()}
         self.events.emit("committed", key=record.key, video=record.clip.path, timings_s=timings_s)
 
@@ -146,25 +145,26 @@ class Monitor:
         return time.monotonic() - self.started_s
 
     def _keep_stored(self) -> None:
-        """A long quiet step must not keep the events before it in memory."""
+        """A long quiet step must not keep in memory what happened before it."""
         while not self._closing.wait(STORE_EVERY_S):
             try:
                 self.events.flush()
+                self._flush_index(INDEX_AFTER_S)
             except StorageError as error:
-                logger.warning("events wait in memory: %s", error)
+                logger.warning("events or index rows wait in memory: %s", error)
 
     def close(self) -> None:
         """Store what is still in memory."""
         self._closing.set()
         self._keeper.join()
-        with self._lock:
-            self._flush_index()
+        self._flush_index(0.0)
         self.events.flush()
 
-    def _flush_index(self) -> None:
-        if self._index:
-            append_index(self.ledger.store, self._index_name, self._index, self._index_part)
-            self._index, self._index_part = [], self._index_part + 1
+    def _flush_index(self, after_s: float) -> None:
+        with self._lock:
+            if self._index and time.monotonic() - self._indexed_s >= after_s:
+                append_index(self.ledger.store, self._index_name, self._index, self._index_part)
+                self._index, self._index_part, self._indexed_s = [], self._index_part + 1, time.monotonic()
 
 
 def _index_row(record: Record) -> dict[str, Any]:

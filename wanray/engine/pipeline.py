@@ -28,6 +28,14 @@ class PoolSpec:
     labels: dict[str, str] = field(default_factory=dict)
 
 
+def resources_of(pool: PoolSpec, has_gpus: bool) -> dict[str, float]:
+    """Of one actor or rank: what the config says, else a GPU where the pool wants one and there is any.
+
+    The same for all engines: text that is encoded on another device has other pixels.
+    """
+    return pool.resources or ({"GPU": 1.0} if pool.wants_gpu and has_gpus else {"CPU": 1.0})
+
+
 def worker_for(
     resources: dict[str, float], rank: int = 0, world_size: int = 1, rendezvous: str = ""
 ) -> Worker:

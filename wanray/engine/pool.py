@@ -60,7 +60,7 @@ class GangPool:
         """
         error = ""
         for attempt in range(1, self.max_attempts + 1):
-            gang = await self._next_idle()
+            gang = await self._next_alive()
             self._tell("dispatched", key, gang.worker, attempt)
             try:
                 table, outcome = await gang.run(ref, attempt, self.myself)
@@ -73,6 +73,12 @@ class GangPool:
             self.idle.put_nowait(gang)
             return [table], attempt, ""
         return [], self.max_attempts, error
+
+    async def _next_alive(self) -> Gang:
+        """The next idle gang whose ranks answer; those that died meanwhile are rebuilt."""
+        while not await (gang := await self._next_idle()).is_alive():
+            self._rebuild(gang, "died while idle")
+        return gang
 
     async def _next_idle(self) -> Gang:
         """The next idle gang; raises when there will never be one."""
@@ -120,13 +126,6 @@ class GangPool:
         """What happened since the last call."""
         events, self.events = self.events, []
         return events
-
-    async def stop(self) -> None:
-        """Kill all gangs."""
-        for task in self.rebuilds:
-            task.cancel()
-        for gang in self.gangs:
-            gang.kill()
 
     def _tell(self, event: str, *arguments: Any) -> None:
         self.events.append((time.time(), event, arguments))

@@ -20,7 +20,10 @@ Counts = dict[str, tuple[int, int]]
 
 
 class MaxQueued(BackpressurePolicy):
-    """An operator may start a task only while few enough blocks wait in front of its consumer."""
+    """An operator may start a task only while few enough blocks wait in front of its consumer.
+
+    Its own running tasks do not count: a pool of many gangs may feed one decoder. They are bounded already.
+    """
 
     @property
     def name(self) -> str:
@@ -29,8 +32,7 @@ class MaxQueued(BackpressurePolicy):
     def can_add_input(self, op: Any) -> bool:
         caps: dict[str, int] = self._data_context.get_config(CAPS)
         return all(
-            self._topology[consumer].total_enqueued_input_blocks() + op.num_active_tasks()
-            < _cap(caps, consumer.name)
+            self._topology[consumer].total_enqueued_input_blocks() < _cap(caps, consumer.name)
             for consumer in op.output_dependencies
             if consumer in self._topology
         )

@@ -31,12 +31,14 @@ from wanray.engine.pool import GangPool
 from wanray.engine.ray_data_private import Counts, limit_queues, watch_operators
 from wanray.engine.watch import watch_pools
 from wanray.engine.work import Chain
-from wanray.errors import EngineError, FailureClass
+from wanray.errors import ConfigError, EngineError, FailureClass, WanrayError
 from wanray.records import Failure, Record
 from wanray.storage import Store
 
 logger = logging.getLogger(__name__)
 
+FETCHES = 2
+"""Times that a record is rendered because its result was lost with a node."""
 AHEAD = 2
 """Records that wait at a stage beyond one per worker, so that none waits for Ray Data's scheduler."""
 
@@ -67,9 +69,14 @@ class GangProxy:
         """One record in, one out; records that have failed before pass by."""
         if batch.num_columns and "failure" in batch.column_names and batch["failure"][0].as_py() is not None:
             return batch
-        result, attempts, error = await self.actor.run.remote([ray.put(batch)], batch["key"][0].as_py())
-        if result:
-            return await result[0]
+        attempts, error = 0, ""
+        for _ in range(FETCHES):
+            result, attempts, error = await self.actor.run.remote([ray.put(batch)], batch["key"][0].as_py())
+            try:
+                if result:
+                    return await result[0]
+            except RayError as lost:  # its node died after the work was done
+                error = type(lost).__name__
         failure = Failure(
             stage=self.pool.name,
             failure_class=FailureClass.INFRASTRUCTURE,
@@ -97,16 +104,16 @@ def run_ray(
     pools = [with_resources(pool, cluster) for pool in pools]
     with _gang_pools([pool for pool in pools if pool.is_gang], cluster, config) as actors:
         with watch_pools(actors, monitor):
-            dataset = _dataset(pools, store, parts, actors, cluster, monitor)
             try:
+                dataset = _dataset(pools, store, parts, actors, cluster, monitor)
                 batches: Any = dataset.iter_batches(
                     batch_size=None, batch_format="pyarrow", prefetch_batches=0
                 )
                 for batch in batches:
                     for row in range(batch.num_rows):
                         monitor.finished(Record.from_table(batch.slice(row, 1)))
-            except RayError as error:
-                raise EngineError(f"the stream broke: {_cause(error)}") from error
+            except (RayError, OSError, ValueError) as error:
+                raise _run_error("the stream broke", error) from error
 
 
 @contextmanager
@@ -135,10 +142,13 @@ def _place(pool: PoolSpec) -> list[PlacementGroup]:
     assert pool.resources is not None
     bundles = [pool.resources] * pool.world_size
     labels = [pool.labels] * pool.world_size
-    return [
-        placement_group(bundles, strategy="PACK", bundle_label_selector=labels)
-        for _ in range(pool.num_workers)
-    ]
+    try:
+        return [
+            placement_group(bundles, strategy="PACK", bundle_label_selector=labels)
+            for _ in range(pool.num_workers)
+        ]
+    except ValueError as error:
+        raise ConfigError(f"pools.{pool.name} cannot be placed with labels {pool.labels}: {error}") from error
 
 
 def _wait_started(actors: dict[str, Any], timeout_s: float) -> None:
@@ -146,7 +156,7 @@ def _wait_started(actors: dict[str, Any], timeout_s: float) -> None:
         try:
             ray.get(started, timeout=timeout_s)
         except (RayError, TimeoutError) as error:
-            raise EngineError(f"pool {name} cannot start: {_cause(error)}") from error
+            raise _run_error(f"pool {name} cannot start", error) from error
 
 
 def _dataset(
@@ -216,6 +226,16 @@ def _tell_counts(pools: Sequence[PoolSpec], counts: Counts, monitor: Monitor) ->
         found = [count for operator, count in counts.items() if _class_name(pool) in operator]
         if found and not pool.is_gang:
             monitor.progressed(pool.name, *found[0])
+
+
+def _run_error(what: str, error: Exception) -> WanrayError:
+    """What ends the run: the user's mistake where a worker found one, else the engine's trouble."""
+    if isinstance(error, WanrayError):
+        return error
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, ConfigError):
+        return ConfigError(str(cause))
+    return EngineError(f"{what}: {_cause(error)}")
 
 
 def _cause(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Carries what the gang pools tell to the monitor, once a second, from a thread of the driver."""
+"""Carries what the gang pools tell to the monitor, twice a second, from a thread of the driver."""
 
 import logging
 import threading

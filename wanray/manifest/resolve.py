@@ -188,7 +188,8 @@ def _requests(table: pa.Table, head: "hashlib._Hash") -> pa.Table:
     columns["key"] = pa.array([digest.hex() for digest in digests], pa.string())
     columns["request"] = pa.array(requests, pa.string())
     columns["digest"] = pa.array(digests, pa.binary(32))
-    columns["guided"] = pc.not_equal(table["guidance_high"], 1.0)
+    scales = (pc.not_equal(table[name], 1.0) for name in ("guidance_high", "guidance_low"))
+    columns["guided"] = pc.or_(*scales)
     return pa.table({name: columns[name] for name in REQUEST_SCHEMA.names}, schema=REQUEST_SCHEMA)
 
 

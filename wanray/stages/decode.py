@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from wanray.errors import InfrastructureError, StorageError
+from wanray.errors import ConfigError, InfrastructureError, StorageError
 from wanray.models.decode import decode_latents, load_vae, to_uint8
 from wanray.models.device import is_healthy
 from wanray.records import Clip, Record
@@ -39,6 +39,11 @@ class Decode:
         torch.set_num_threads(worker.num_threads)
         self.vae = load_vae(f"{self.config.checkpoint}/vae", worker.device)
         self.ledger = Ledger(Store.open(self.config.output.url))
+        if not self.ledger.store.exists(f"runs/{self.config.run}/config.yaml"):
+            raise ConfigError(
+                f"output.url {self.ledger.store.url} is not the same place on every node: "
+                "use an object store or a folder that all nodes share"
+            )
 
     def run(self, record: Record, report: Report) -> Record:
         """Decode, encode and commit; a clip that somebody else has committed is taken as it is."""
@@ -49,8 +54,8 @@ class Decode:
         request = record.request
         title = {"title": request.prompt[:200], "comment": f"wanray {record.key}"}
         mp4 = encode_mp4(frames_FHWC, request.fps, self.config.output.video, title)
-        record = replace(record, clip=self._clip(record, mp4), payload=b"")
-        record.timings_s["decode"] = time.monotonic() - start
+        timings_s = record.timings_s | {"decode": time.monotonic() - start}
+        record = replace(record, clip=self._clip(record, mp4), payload=b"", timings_s=timings_s)
         extra = {"latents.safetensors": save({"latents": state.latents_BCTHW[0].contiguous()})}
         try:
             won = self.ledger.commit(

@@ -61,14 +61,11 @@ class Denoise:
         state = payload.state or first_state(record.request, self.config.model, self.numerics)
         for expert in self.transformers:
             state = self._advance(expert, record.request, state, text, report)
-        done = state.step == record.request.steps
-        after = (
-            Payload(state=DenoiseState(state.latents_BCTHW, state.step))
-            if done
-            else replace(payload, state=state)
-        )
+        is_last = self.config.model.experts[-1] in self.transformers
+        final = Payload(state=DenoiseState(state.latents_BCTHW, state.step))
+        result = final if is_last else replace(payload, state=state)
         topology = asdict(self.config.topology) | {"world_size": self.worker.world_size}
-        return replace(record, payload=after.pack(), topology=record.topology | {self.config.pool: topology})
+        return replace(record, payload=result.pack(), topology=record.topology | {self.config.pool: topology})
 
     def _advance(
         self, expert: str, request: Request, state: DenoiseState, text: TextCondition, report: Report
