@@ -22,6 +22,8 @@ from wanray.records import Record
 
 REPORT_EVERY_S = 0.2
 ANSWER_TIMEOUT_S = 10.0
+TRUSTED_S = 1.0
+"""After its last answer a gang is taken for alive this long, so that a busy one is not asked."""
 
 
 @ray.remote(max_restarts=0)
@@ -83,6 +85,7 @@ class Gang:
     def __init__(self, worker: int, pool: PoolSpec, group: PlacementGroup) -> None:
         self.worker, self.pool, self.group = worker, pool, group
         self.ranks: list[Any] = []
+        self.heard_s = 0.0
 
     async def build(self, timeout_s: float) -> str:
         """Start all ranks and load their weights; returns where they are.
@@ -126,6 +129,8 @@ class Gang:
 
     async def is_alive(self) -> bool:
         """Whether all ranks answer. Ranks may die while they are idle, which is no record's fault."""
+        if time.monotonic() - self.heard_s < TRUSTED_S:
+            return True
         answers = asyncio.gather(*[rank.describe.remote() for rank in self.ranks])
         try:
             await asyncio.wait_for(answers, ANSWER_TIMEOUT_S)
@@ -140,6 +145,7 @@ class Gang:
         """
         results = [rank.run.remote(ref, attempt, watcher, self.worker) for rank in self.ranks]
         outcomes = await asyncio.gather(*[outcome for _, outcome in results])
+        self.heard_s = time.monotonic()
         return results[0][0], outcomes[0]
 
     def kill(self) -> None:
