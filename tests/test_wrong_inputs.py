@@ -273,7 +273,7 @@ def break_shard(folder):
         (lambda folder: (folder / "transformer/config.json").write_text("[]"), ["is not a JSON object"]),
         (
             lambda folder: edit_json(folder / "transformer/config.json", num_layers=None),
-            ["has no num_layers"],
+            ["has no usable num_layers"],
         ),
         (
             lambda folder: edit_json(folder / "model_index.json", _class_name="WanImageToVideoPipeline"),

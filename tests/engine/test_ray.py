@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -191,3 +192,19 @@ def test_when_no_gang_can_be_rebuilt_the_run_ends(tiny, tmp_path, cluster):
     assert events(out, "gang")[-1]["state"] == "lost"
     summary = json.loads(next(out.glob("runs/*/summary.json")).read_text())
     assert (summary["exit_code"], summary["committed"]) == (3, len(metas(out)))
+
+
+def test_a_request_that_kills_every_gang_fails_alone(tmp_path, cluster):
+    script = Path(__file__).with_name("poison.py")
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(script.parent)}
+    done = subprocess.run(
+        [sys.executable, str(script), cluster, str(tmp_path)],
+        capture_output=True, text=True, timeout=240, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(events(tmp_path, "committed")) == 5
+    (failed,) = events(tmp_path, "failed")
+    assert (failed["stage"], failed["failure_class"], failed["attempts"]) == ("denoise", "infrastructure", 3)
+    assert failed["key"] == f"{2:064x}"
+    assert "3 gangs died under this request" in failed["message"]
+    assert len([event for event in events(tmp_path, "released") if event["outcome"] == "lost"]) == 3

@@ -72,9 +72,10 @@ class GangProxy:
         attempts, error = 0, ""
         for _ in range(FETCHES):
             result, attempts, error = await self.actor.run.remote([ray.put(batch)], batch["key"][0].as_py())
+            if not result:
+                break
             try:
-                if result:
-                    return await result[0]
+                return await result[0]
             except RayError as lost:  # its node died after the work was done
                 error = type(lost).__name__
         failure = Failure(
