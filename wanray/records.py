@@ -55,10 +55,15 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def key_head(model: dict[str, str], numerics: dict[str, str]) -> str:
+    """The text that stands before the request in what a key is the hash of; a `}` follows the request."""
+    head = canonical_json({"format": FORMAT_VERSION, "model": model, "numerics": numerics})
+    return f'{head[:-1]},"request":'
+
+
 def content_key(request_json: str, model: dict[str, str], numerics: dict[str, str]) -> str:
     """The key of a request: sha256 in hex over the canonical JSON of all that decides its pixels."""
-    head = canonical_json({"format": FORMAT_VERSION, "model": model, "numerics": numerics})
-    return hashlib.sha256(f'{head[:-1]},"request":{request_json}}}'.encode()).hexdigest()
+    return hashlib.sha256(f"{key_head(model, numerics)}{request_json}}}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,6 @@ driver, so nothing here can leak GPUs.
 """
 
 import asyncio
-import logging
 import time
 from typing import Any
 
@@ -16,8 +15,6 @@ from ray.util.placement_group import PlacementGroup
 
 from wanray.engine.gang import Gang
 from wanray.engine.pipeline import PoolSpec
-
-logger = logging.getLogger(__name__)
 
 REBUILD_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0

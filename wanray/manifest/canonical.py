@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wanray.manifest.arrays import flat
-from wanray.records import FORMAT_VERSION, canonical_json
+from wanray.records import canonical_json, key_head
 
 BEFORE_SEED = (
     ('{"extension":{"method":"none"},"fps":', "fps"),
@@ -34,10 +34,9 @@ AFTER_SEED = (
 """The same after the seed."""
 
 
-def key_head(model: dict[str, str], numerics: dict[str, str]) -> "hashlib._Hash":
+def hashed_head(model: dict[str, str], numerics: dict[str, str]) -> "hashlib._Hash":
     """The hash of what the keys of one job have in common."""
-    head = canonical_json({"format": FORMAT_VERSION, "model": model, "numerics": numerics})
-    return hashlib.sha256(f'{head[:-1]},"request":'.encode())
+    return hashlib.sha256(key_head(model, numerics).encode())
 
 
 def requests_and_digests(table: pa.Table, head: "hashlib._Hash") -> tuple[list[str], list[bytes]]:

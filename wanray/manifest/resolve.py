@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from wanray.config.schema import DefaultsConfig
 from wanray.errors import ManifestError
 from wanray.manifest.arrays import PROBLEM, flat
-from wanray.manifest.canonical import key_head, requests_and_digests
+from wanray.manifest.canonical import hashed_head, requests_and_digests
 from wanray.manifest.columns import MEDIA_COLUMNS, normalise_table, unknown_columns
 from wanray.manifest.expand import expand
 from wanray.manifest.fill import fill
@@ -116,7 +116,7 @@ def _resolve(batches: Iterator[pa.Table], resolver: Resolver) -> Iterator[Resolv
         resolver=resolver,
         values=job_defaults(resolver.official, resolver.defaults),
         choices=combinations(resolver.sweep),
-        head=key_head(resolver.model_json, resolver.numerics),
+        head=hashed_head(resolver.model_json, resolver.numerics),
     )
     first_row, warned = 0, False
     for batch in batches:
