@@ -7,24 +7,33 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
 CACHED_BYTES = 64 * 2**20
 """Files from this size on keep their digest in a cache, because hashing them takes a while."""
 SLOW_BYTES = 4 * 2**30
 """From here on the user is told why nothing happens."""
 
 
-def weights_digest(checkpoint_path: str) -> str:
+class Weights(Protocol):
+    """What is needed of a checkpoint."""
+
+    @property
+    def path(self) -> str: ...
+
+    def files(self) -> list[Path]:
+        """Below `path`, always in the same order."""
+        ...
+
+
+def weights_digest(checkpoint: Weights) -> str:
     """sha256 in hex over names and contents of all files of the checkpoint.
 
     Large files are read once; their digests are cached by path, size and time of change.
     """
-    folder = Path(checkpoint_path)
-    files = [folder / "model_index.json"]
-    files += [file for part in PARTS for file in sorted((folder / part).glob("*")) if file.is_file()]
+    files = checkpoint.files()
     cache = _DigestCache.load()
     new_bytes = sum(file.stat().st_size for file in files if not cache.knows(file))
     if new_bytes > SLOW_BYTES:
@@ -33,7 +42,7 @@ def weights_digest(checkpoint_path: str) -> str:
         digests = list(threads.map(cache.digest, files))
     cache.save()
     lines = [
-        f"{file.relative_to(folder).as_posix()} {digest}\n"
+        f"{file.relative_to(checkpoint.path).as_posix()} {digest}\n"
         for file, digest in zip(files, digests, strict=True)
     ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,28 +1,157 @@
-"""Load one network of a Diffusers folder: only its own files, through safetensors mmap, and complete."""
+"""Load one network of a checkpoint: only its own files, through mmap, complete or not at all.
 
+Knows which class a component is and how it is filled; `wanray.models.official` knows the official names.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKLWan, ModelMixin, WanTransformer3DModel, WanVACETransformer3DModel
+from transformers import CLIPVisionModel, UMT5EncoderModel
 
+from wanray.checkpoint import Component
+from wanray.checkpoint.shapes import TensorShapes, read_shapes
 from wanray.errors import ConfigError
+from wanray.models.official import RULES
+from wanray.models.official.tensors import read_tensors
+from wanray.models.official.transformer import is_vace
+
+CLASSES = {"text_encoder": UMT5EncoderModel, "image_encoder": CLIPVisionModel, "vae": AutoencoderKLWan}
+"""By role; transformers have two classes."""
 
 
-def load_network(network: Any, folder: str, dtype: torch.dtype, device: str) -> Any:
-    """The diffusers or transformers class `network` with the weights in `folder`, ready for inference.
+def load_network(
+    component: Component, dtype: torch.dtype, device: str, keep_float32: Callable[[str], bool] | None = None
+) -> Any:
+    """The network of `component`, ready for inference.
 
-    Both libraries fill tensors that the files lack with random numbers, or fail in their own words.
+    Parameters are `dtype`, except those that the class keeps in float32 and those that `keep_float32` says.
 
     Raises:
-        ConfigError: the files do not hold what the network needs.
+        ConfigError: the files do not hold exactly what the network needs.
     """
+    load = _load_official if component.layout == "official" else _load_diffusers
+    return load(component, dtype, device).eval().requires_grad_(False).to(device)
+
+
+def network_class(component: Component) -> Any:
+    """The class of diffusers or transformers that `component` is."""
+    if component.role != "transformer":
+        return CLASSES[component.role]
+    if component.layout == "official":
+        return WanVACETransformer3DModel if is_vace(_shapes(component)) else WanTransformer3DModel
+    is_control = component.config.get("_class_name") == WanVACETransformer3DModel.__name__
+    return WanVACETransformer3DModel if is_control else WanTransformer3DModel
+
+
+def network_config(component: Component) -> dict[str, Any]:
+    """Arguments of `network_class`, or of its `config_class` where transformers has it."""
+    if component.layout == "official":
+        return RULES[component.role].config(_shapes(component), component.config)
+    return {name: value for name, value in component.config.items() if not name.startswith("_")}
+
+
+def iter_tensors(component: Component) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names in the network and tensors as stored, through mmap, one file after the other.
+
+    Tied tensors come once. Official tensors without a place in the network keep their names.
+    """
+    if component.layout == "official":
+        config, convert = network_config(component), RULES[component.role].convert
+        for name, tensor in read_tensors(component.files):
+            yield from convert(name, tensor, config)
+    else:
+        for name, tensor in read_tensors(component.files):
+            yield name.removeprefix("vision_model."), tensor
+
+
+def _shapes(component: Component) -> TensorShapes:
+    return read_shapes(component.path, component.files)
+
+
+def _load_diffusers(component: Component, dtype: torch.dtype, device: str) -> Any:
+    # both libraries fill tensors that the files lack with random numbers, or fail in their own words
     try:
-        loaded, info = network.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, low_cpu_mem_usage=True, output_loading_info=True
+        loaded, info = network_class(component).from_pretrained(
+            component.path,
+            dtype=dtype,
+            local_files_only=True,
+            low_cpu_mem_usage=True,
+            output_loading_info=True,
         )
     except (NotImplementedError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"model.path is damaged: {folder} does not load: {reason}") from error
-    if missing := sorted(info["missing_keys"]):
-        names = f"{missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}"
-        raise ConfigError(f"model.path is damaged: the weights in {folder} lack {names}; copy them again")
-    return loaded.eval().to(device)
+        raise ConfigError(f"model.path is damaged: {component.path} does not load: {reason}") from error
+    _refuse_missing(component, info["missing_keys"])
+    return loaded
+
+
+def _load_official(component: Component, dtype: torch.dtype, device: str) -> Any:
+    network = _empty_network(component)
+    expected = {name: value.shape for name, value in network.named_parameters(remove_duplicate=False)}
+    tied = set(getattr(network, "_tied_weights_keys", None) or ())
+    kept = _kept_in_float32(type(network), dtype)
+    filled = set()
+    for name, tensor in iter_tensors(component):
+        _check_place(component, name, tensor, expected)
+        kind = torch.float32 if kept & set(name.split(".")) else dtype
+        # first the device, then the dtype: a GPU converts faster, with the same result
+        _assign(network, name, tensor.to(device).to(kind).contiguous())
+        filled.add(name)
+    _refuse_missing(component, expected.keys() - filled - tied)
+    if tied:
+        network.tie_weights()
+    return network
+
+
+def _empty_network(component: Component) -> Any:
+    """The network with its buffers but without weights."""
+    network, config = network_class(component), network_config(component)
+    try:
+        with init_empty_weights(include_buffers=False):
+            if issubclass(network, ModelMixin):
+                return network(**config)
+            return network(network.config_class(**config))
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"model.path is damaged: the tensors of {component.path} make no {network.__name__} ({error}); "
+            "check config.json, or download the checkpoint again"
+        ) from error
+
+
+def _assign(network: Any, name: str, value: torch.Tensor) -> None:
+    place, _, leaf = name.rpartition(".")
+    network.get_submodule(place).register_parameter(leaf, torch.nn.Parameter(value, requires_grad=False))
+
+
+def _kept_in_float32(network: Any, dtype: torch.dtype) -> set[str]:
+    """Parts of names whose parameters stay float32, as `from_pretrained` of either library decides.
+
+    diffusers means every dtype by its list, transformers only float16.
+    """
+    if issubclass(network, ModelMixin) or dtype == torch.float16:
+        return set(network._keep_in_fp32_modules or ())
+    return set()
+
+
+def _check_place(component: Component, name: str, tensor: torch.Tensor, expected: dict[str, Any]) -> None:
+    if name not in expected:
+        raise ConfigError(
+            f"model.path is damaged: {component.path} has a tensor {name}, which has no place in the "
+            f"{component.role.replace('_', ' ')}; download the checkpoint again"
+        )
+    if tensor.shape != expected[name]:
+        raise ConfigError(
+            f"model.path is damaged: {name} in {component.path} has shape {list(tensor.shape)}, "
+            f"needed is {list(expected[name])}; download the checkpoint again"
+        )
+
+
+def _refuse_missing(component: Component, names: Iterable[str]) -> None:
+    if missing := sorted(names):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ConfigError(
+            f"model.path is damaged: the weights in {component.path} lack {missing[0]}{more}; copy them again"
+        )
