@@ -1,0 +1,25 @@
+"""Reads the images and videos that requests name: bytes in, headers and RGB pixels out.
+
+Knows files and formats; nothing of models, sizes to render or torch.
+"""
+
+from wanray.media.checks import MAX_FRAMES, MAX_PIXELS
+from wanray.media.image import LoadedImage, load_image, probe_image
+from wanray.media.info import ImageInfo, VideoInfo
+from wanray.media.source import MAX_BYTES, digest, read_media
+from wanray.media.video import probe_video, read_frames
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_FRAMES",
+    "MAX_PIXELS",
+    "ImageInfo",
+    "LoadedImage",
+    "VideoInfo",
+    "digest",
+    "load_image",
+    "probe_image",
+    "probe_video",
+    "read_frames",
+    "read_media",
+]
