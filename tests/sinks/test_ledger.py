@@ -1,17 +1,19 @@
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wanray.errors import FailureClass
+from wanray.errors import FailureClass, StorageError
 from wanray.records import Failure, Record, Request
 from wanray.registry import Guidance
+from wanray.sinks.encoded import Encoded, encoded_file, encoded_folder
 from wanray.sinks.index import append_index
-from wanray.sinks.ledger import Ledger, clip_folder, video_name
+from wanray.sinks.ledger import Ledger, clip_folder
 from wanray.storage import Store
 
 REQUEST = Request(
@@ -46,10 +48,19 @@ def key_of(number: int) -> str:
     return hashlib.sha256(b"%d" % number).hexdigest()
 
 
-def commit(ledger: Ledger, key: str, mp4: bytes) -> bool:
+def movie(mp4: bytes) -> Encoded:
+    return encoded_file("video", "mp4", mp4, codec="h264", num_frames=5)
+
+
+def folder_of_frames(data: bytes) -> Encoded:
+    return encoded_folder([b"%d of %s" % (index, data) for index in range(5)], codec="png")
+
+
+def commit(ledger: Ledger, key: str, clip: bytes | Encoded) -> bool:
+    encoded = movie(clip) if isinstance(clip, bytes) else clip
     record = Record(key=key, ids=("1",), request=REQUEST)
-    meta = {"key": key, "video": {"path": f"{clip_folder(key)}/{video_name(mp4)}"}}
-    return ledger.commit(record, mp4, b"poster", {"latents.safetensors": b"latents"}, meta)
+    meta = {"key": key, "video": {"path": f"{clip_folder(key)}/{encoded.path}"}}
+    return ledger.commit(record, encoded, b"poster", {"latents.safetensors": b"latents"}, meta)
 
 
 def index_row(key: str) -> dict[str, Any]:
@@ -63,7 +74,7 @@ def test_a_commit_stores_payload_and_meta(ledger: Ledger) -> None:
     meta = ledger.read_meta(key)
     assert meta is not None
     assert ledger.store.read(meta["video"]["path"]) == b"video"
-    expected = ["latents.safetensors", "meta.json", "poster.jpg", video_name(b"video")]
+    expected = ["latents.safetensors", "meta.json", "poster.jpg", movie(b"video").path]
     assert ledger.store.names(clip_folder(key)) == expected
 
 
@@ -75,29 +86,60 @@ def test_a_second_commit_changes_nothing(ledger: Ledger) -> None:
     assert {path: ledger.store.read(path) for path in ledger.store.find("")} == before
 
 
-def test_what_a_killed_attempt_left_is_removed(ledger: Ledger) -> None:
+def test_a_clip_may_be_many_files(ledger: Ledger) -> None:
+    key, encoded = key_of(1), folder_of_frames(b"first")
+    assert commit(ledger, key, encoded)
+    found = ledger.store.find(f"{clip_folder(key)}/{encoded.path}")
+    assert found == [f"{clip_folder(key)}/{encoded.path}/{index:06d}.png" for index in range(5)]
+    assert [ledger.store.read(path) for path in found] == list(encoded.files.values())
+    before = ledger.store.find("")
+    assert not commit(ledger, key, folder_of_frames(b"second"))
+    assert ledger.store.find("") == before
+
+
+@pytest.mark.parametrize("encoded", [movie(b"video"), folder_of_frames(b"video")], ids=["file", "folder"])
+def test_what_a_killed_attempt_left_is_removed(ledger: Ledger, encoded: Encoded) -> None:
     key = key_of(1)
-    ledger.store.write(f"{clip_folder(key)}/video-00000000.mp4", b"of a killed attempt")
-    assert commit(ledger, key, b"video")
-    assert videos(ledger, key) == [video_name(b"video")]
+    for left in ("video-00000000.mp4", "image-00000000.png", "frames-00000000/000003.png"):
+        ledger.store.write(f"{clip_folder(key)}/{left}", b"of a killed attempt")
+    assert commit(ledger, key, encoded)
+    assert clips(ledger, key) == sorted(encoded.files)
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_of_racing_commits_one_wins_with_its_own_video(ledger: Ledger, same: bool) -> None:
+@pytest.mark.parametrize("make", [movie, folder_of_frames])
+def test_of_racing_commits_one_wins_with_its_own_clip(
+    ledger: Ledger, same: bool, make: Callable[[bytes], Encoded]
+) -> None:
+    attempts = [make(b"same" if same else b"%d" % number) for number in range(4)]
     barrier = threading.Barrier(4)
 
     def attempt(key: str, number: int) -> bool:
         barrier.wait()
-        return commit(ledger, key, b"same" if same else b"%d" % number)
+        return commit(ledger, key, attempts[number])
 
     with ThreadPoolExecutor(4) as pool:
-        for key in map(key_of, range(4)):
+        for key in map(key_of, range(2)):
             wins = list(pool.map(attempt, [key] * 4, range(4)))
             assert wins.count(True) == 1
+            winner = attempts[wins.index(True)]
             meta = ledger.read_meta(key)
             assert meta is not None
-            assert videos(ledger, key) == [Path(meta["video"]["path"]).name]
-            assert meta["video"]["path"].endswith(video_name(b"same" if same else b"%d" % wins.index(True)))
+            assert meta["video"]["path"] == f"{clip_folder(key)}/{winner.path}"
+            assert clips(ledger, key) == sorted(winner.files)
+            assert all(
+                ledger.store.read(f"{clip_folder(key)}/{name}") == winner.files[name] for name in winner.files
+            )
+
+
+def test_nothing_is_committed_when_a_file_cannot_be_written(local_ledger: Ledger, tmp_path: Path) -> None:
+    key, encoded = key_of(1), folder_of_frames(b"video")
+    obstacle = tmp_path / "out" / clip_folder(key) / encoded.path
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("not a folder")
+    with pytest.raises(StorageError):
+        commit(local_ledger, key, encoded)
+    assert local_ledger.read_meta(key) is None
 
 
 def test_committed_keys_are_those_with_a_meta(ledger: Ledger) -> None:
@@ -163,5 +205,7 @@ def test_a_failure_may_lack_a_request_and_be_removed_twice(local_ledger: Ledger)
     assert local_ledger.read_failure(key) is None
 
 
-def videos(ledger: Ledger, key: str) -> list[str]:
-    return [name for name in ledger.store.names(clip_folder(key)) if name.startswith("video-")]
+def clips(ledger: Ledger, key: str) -> list[str]:
+    """Paths below the clip's folder of all that belongs to any attempt's clip."""
+    paths = (path.removeprefix(f"{clip_folder(key)}/") for path in ledger.store.find(clip_folder(key)))
+    return [path for path in paths if path.startswith(("video-", "image-", "frames-"))]

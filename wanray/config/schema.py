@@ -29,30 +29,73 @@ def check_at_least(key: str, value: float | None, smallest: float) -> None:
         raise ConfigError(f"{key} must be at least {smallest}, got {value}")
 
 
+VIDEO_CODECS = {"mp4": ("h264", "h265", "av1"), "webm": ("vp9", "av1"), "gif": (), "png": (), "webp": ()}
+"""Per format of `output.video.format` the codecs to choose from, its default first."""
+VIDEO_PRESETS = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+)
+"""From fast to small."""
+_LARGEST_CRF = {"h264": 51, "h265": 51, "av1": 63, "vp9": 63}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoConfig:
-    """How frames become an mp4 file. Not part of the key: it does not change what was rendered."""
+    """How frames become files. Not part of the key: it does not change what was rendered."""
 
-    crf: int = 17
-    """x264's constant rate factor: 0 is lossless, 17 looks lossless, larger is smaller."""
+    format: str = "mp4"
+    """`mp4`, `webm`, `gif`, `webp` (animated) or `png` (a folder of lossless frames)."""
+    codec: str | None = None
+    """`h264`, `h265` or `av1` in mp4, `vp9` or `av1` in webm; None takes the first of these."""
+    crf: int | None = None
+    """Constant rate factor: 0 is best, larger is smaller; None looks lossless (h264: 17)."""
+    bitrate_kbps: int | None = None
+    """Average kilobits per second, instead of a constant quality."""
     preset: str = "medium"
-    """x264's speed: ultrafast, veryfast, fast, medium, slow, veryslow."""
+    """Speed in x264's words: ultrafast, veryfast, fast, medium, slow, veryslow; for mp4 and webm."""
+    audio: bool = False
+    """Keep the audio of a source video; for mp4 and webm, where the clip plays at the source's speed."""
+    image_format: str = "png"
+    """What a text-to-image request becomes: `png` or `webp`, both lossless."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.crf <= 51:
-            raise ConfigError(f"output.video.crf must be 0 to 51, got {self.crf}")
-        presets = (
-            "ultrafast",
-            "superfast",
-            "veryfast",
-            "faster",
-            "fast",
-            "medium",
-            "slow",
-            "slower",
-            "veryslow",
-        )
-        check_choice("output.video.preset", self.preset, presets)
+        check_choice("output.video.format", self.format, tuple(VIDEO_CODECS))
+        check_choice("output.video.preset", self.preset, VIDEO_PRESETS)
+        check_choice("output.video.image_format", self.image_format, ("png", "webp"))
+        check_at_least("output.video.bitrate_kbps", self.bitrate_kbps, 1)
+        self._check_format()
+        largest = _LARGEST_CRF.get(self.codec_name, 0)
+        if self.crf is not None and not 0 <= self.crf <= largest:
+            raise ConfigError(f"output.video.crf must be 0 to {largest}, got {self.crf} ({self.codec_name})")
+        if self.crf is not None and self.bitrate_kbps is not None:
+            raise ConfigError(
+                f"output.video.crf {self.crf} excludes output.video.bitrate_kbps: keep one of them"
+            )
+
+    def _check_format(self) -> None:
+        """Raise ConfigError for what the format cannot hold."""
+        codecs = VIDEO_CODECS[self.format]
+        if codecs and self.codec is not None:
+            check_choice(f"output.video.codec of {self.format}", self.codec, codecs)
+        for name in () if codecs else ("codec", "crf", "bitrate_kbps", "audio"):
+            value = getattr(self, name)
+            if value is not None and value is not False:
+                raise ConfigError(
+                    f"output.video.{name} must be left out with format {self.format}, got {value!r}: "
+                    "it needs mp4 or webm"
+                )
+
+    @property
+    def codec_name(self) -> str:
+        """The codec that is meant: the format's default where None is given; gif, png, webp are their own."""
+        return self.codec or (VIDEO_CODECS[self.format] or (self.format,))[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +141,8 @@ class NumericsConfig:
     """Of transformer and text encoder: `bfloat16` or `float32`. The VAE always computes in float32."""
     noise: str = "cpu"
     """Where the first noise is drawn: `cpu` is the same everywhere, `cuda` is the official stream."""
+    vae_tiling: bool = False
+    """Decode large pictures in overlapping tiles of 256 pixels: less memory, slightly other pixels."""
 
     def __post_init__(self) -> None:
         check_choice("numerics.mode", self.mode, MODES)
@@ -126,6 +171,13 @@ class DefaultsConfig:
     guidance: Any = None
     """A number, or {high, low} for a model with two experts."""
     solver: str | None = None
+    max_area: int | None = None
+    """Pixels; image-driven tasks take their aspect from the image, under this area."""
+    context_scale: float | None = None
+    """VACE: strength of the control branch; 1 where nobody says."""
+    video_sampling: str | None = None
+    """VACE: `even` spreads the frames over the whole source video, as the official code does; `cut` takes
+    them from its start at the clip's fps."""
     priority: int | None = None
     tags: dict[str, Any] | None = None
     """Carried to the output with every clip."""

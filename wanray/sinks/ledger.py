@@ -4,7 +4,6 @@ A clip is committed when its `meta.json` exists. The payload is written before i
 if absent, so of any number of attempts, killed or racing, exactly one commits.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wanray.records import Failure, Record
+from wanray.sinks.encoded import PREFIXES, Encoded
 from wanray.sinks.index import indexed_keys
 from wanray.storage import Store
 
@@ -27,11 +27,6 @@ def clip_folder(key: str) -> str:
     return f"clips/{key[:2]}/{key}"
 
 
-def video_name(mp4: bytes) -> str:
-    """The name of a video file in its clip's folder; attempts that differ do not overwrite each other."""
-    return f"video-{hashlib.sha256(mp4).hexdigest()[:8]}.mp4"
-
-
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """Commits clips to a store and tells what it holds. Safe to use from many processes at once."""
@@ -39,24 +34,23 @@ class Ledger:
     store: Store
 
     def commit(
-        self, record: Record, mp4: bytes, poster: bytes, extra: dict[str, bytes], meta: dict[str, Any]
+        self, record: Record, encoded: Encoded, poster: bytes, extra: dict[str, bytes], meta: dict[str, Any]
     ) -> bool:
         """Store a clip with its finished `meta`; True if this call committed it, False if another had before.
 
-        `extra` maps names of further files in the clip's folder to their bytes.
+        `extra` maps names of further files in the clip's folder to their bytes. Of attempts that race, the
+        poster and the extra files beside the clip may be the loser's: they have no names of their own.
         """
         folder = clip_folder(record.key)
         if self.store.exists(f"{folder}/meta.json"):
             return False
-        video = video_name(mp4)
-        for name, data in {video: mp4, "poster.jpg": poster, **extra}.items():
-            self.store.write(f"{folder}/{name}", data)
+        self._write_all(folder, encoded.files | {"poster.jpg": poster} | extra)
         # Before the commit: killed in between, the key is simply left to do; after it, a failure would stay.
         self.remove_failure(record.key)
         if self.store.create(f"{folder}/meta.json", _to_json(meta)):
-            self._delete_videos_but(folder, video)
+            self._delete_clips_but(folder, encoded.path)
             return True
-        self._delete_lost(folder, video)
+        self._delete_lost(folder, encoded)
         return False
 
     def read_meta(self, key: str) -> dict[str, Any] | None:
@@ -67,7 +61,7 @@ class Ledger:
         """The 32-byte digests of all committed keys."""
         indexed = indexed_keys(self.store)
         committed: set[bytes] = set()
-        with ThreadPoolExecutor(_NUM_REQUESTS if self.store.is_remote else 1) as pool:
+        with self._pool() as pool:
             prefixes = self.store.names("clips")
             for part in pool.map(lambda prefix: self._committed_below(f"clips/{prefix}", indexed), prefixes):
                 committed |= part
@@ -112,17 +106,28 @@ class Ledger:
         absent = {digest for digest in unknown if not self.store.exists(f"{folder}/{digest.hex()}/meta.json")}
         return listed - absent
 
-    def _delete_videos_but(self, folder: str, video: str) -> None:
-        """Remove what killed attempts left beside the committed video."""
-        for name in self.store.names(folder):
-            if name.startswith("video-") and name != video:
+    def _write_all(self, folder: str, files: dict[str, bytes]) -> None:
+        """Write all of `files`; many at once where a call is a round trip."""
+        with self._pool() as pool:
+            for _ in pool.map(lambda name: self.store.write(f"{folder}/{name}", files[name]), files):
+                pass
+
+    def _delete_clips_but(self, folder: str, path: str) -> None:
+        """Remove what killed attempts left beside the committed clip."""
+        for found in self.store.find(folder):
+            name = found.removeprefix(f"{folder}/").split("/")[0]
+            if name.startswith(PREFIXES) and name != path:
+                self.store.delete(found)
+
+    def _delete_lost(self, folder: str, encoded: Encoded) -> None:
+        """Remove our clip, unless the attempt that won made the same one."""
+        winner = json.loads(self.store.read(f"{folder}/meta.json"))
+        if winner["video"]["path"] != f"{folder}/{encoded.path}":
+            for name in encoded.files:
                 self.store.delete(f"{folder}/{name}")
 
-    def _delete_lost(self, folder: str, video: str) -> None:
-        """Remove our video, unless the attempt that won made the same one."""
-        winner = json.loads(self.store.read(f"{folder}/meta.json"))
-        if winner["video"]["path"] != f"{folder}/{video}":
-            self.store.delete(f"{folder}/{video}")
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_NUM_REQUESTS if self.store.is_remote else 1)
 
     def _read_json(self, path: str) -> dict[str, Any] | None:
         try:
