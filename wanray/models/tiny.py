@@ -2,10 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
-from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+from diffusers import (
+    AutoencoderKLWan,
+    UniPCMultistepScheduler,
+    WanTransformer3DModel,
+    WanVACETransformer3DModel,
+)
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from wanray.errors import ConfigError
@@ -19,6 +32,12 @@ triangle turning under up video walking water white wind with yellow
 """
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?-'"
 TEXT_DIM = 32
+IMAGE_DIM = 16
+IMAGE_PATCH_PX = 32
+NUM_IMAGE_TOKENS = (224 // IMAGE_PATCH_PX) ** 2 + 1
+INNER_DIM = 48
+
+T = TypeVar("T", bound=torch.nn.Module)
 
 
 def write_tiny(name: str, folder: str | Path) -> None:
@@ -34,8 +53,11 @@ def write_tiny(name: str, folder: str | Path) -> None:
     _tokenizer().save_pretrained(folder / "tokenizer")
     _text_encoder().save_pretrained(folder / "text_encoder")
     for number, part in enumerate(["transformer", "transformer_2"][: len(model.experts)]):
-        _transformer(seed=3 + number).save_pretrained(folder / part)
-    _vae().save_pretrained(folder / "vae")
+        _transformer(model, seed=3 + number).save_pretrained(folder / part)
+    _vae(model).save_pretrained(folder / "vae")
+    if model.has_image_encoder:
+        _image_encoder().save_pretrained(folder / "image_encoder")
+        CLIPImageProcessorPil().save_pretrained(folder / "image_processor")
     _scheduler(model).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(_index(model), indent=2) + "\n")
 
@@ -62,29 +84,82 @@ def _text_encoder() -> UMT5EncoderModel:
     return UMT5EncoderModel(config).eval()
 
 
-def _vae() -> AutoencoderKLWan:
-    torch.manual_seed(2)
-    stages = {"dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
-    return AutoencoderKLWan(base_dim=4, z_dim=16, **stages).eval()
-
-
-def _transformer(seed: int) -> WanTransformer3DModel:
-    torch.manual_seed(seed)
-    transformer = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=4,
-        attention_head_dim=12,
-        in_channels=16,
-        out_channels=16,
-        text_dim=TEXT_DIM,
-        freq_dim=64,
-        ffn_dim=64,
-        num_layers=2,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=1024,
+def _image_encoder() -> CLIPVisionModel:
+    torch.manual_seed(5)
+    config = CLIPVisionConfig(
+        hidden_size=IMAGE_DIM,
+        intermediate_size=32,
+        projection_dim=IMAGE_DIM,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        patch_size=IMAGE_PATCH_PX,
+        hidden_act="gelu",
     )
-    return transformer.eval()
+    return _vary_constants(CLIPVisionModel(config))
+
+
+def _vae(model: Model) -> AutoencoderKLWan:
+    torch.manual_seed(2)
+    stages: dict[str, Any] = {
+        "dim_mult": [1, 1, 1, 1],
+        "num_res_blocks": 1,
+        "temperal_downsample": [False, True, True],
+    }
+    if model.vae == "wan2.1":
+        return AutoencoderKLWan(base_dim=4, z_dim=16, **stages).eval()
+    vae = AutoencoderKLWan(
+        base_dim=4,
+        decoder_base_dim=6,
+        z_dim=model.latent_channels,
+        latents_mean=_round(torch.randn(model.latent_channels) / 4),
+        latents_std=_round(torch.rand(model.latent_channels) + 0.5),
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=model.spatial_stride,
+        **stages,
+    )
+    return _vary_constants(vae)
+
+
+def _round(values: torch.Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
+
+
+def _transformer(model: Model, seed: int) -> WanTransformer3DModel | WanVACETransformer3DModel:
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = {
+        "patch_size": (1, 2, 2),
+        "num_attention_heads": 4,
+        "attention_head_dim": INNER_DIM // 4,
+        "in_channels": model.dims.in_channels,
+        "out_channels": model.latent_channels,
+        "text_dim": TEXT_DIM,
+        "freq_dim": 64,
+        "ffn_dim": 64,
+        "num_layers": 2,
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        "rope_max_seq_len": 1024,
+    }
+    if model.dims.num_vace_blocks:
+        sizes |= {"num_layers": 3, "vace_layers": [0, 2], "vace_in_channels": 96}
+        return _vary_constants(WanVACETransformer3DModel(**sizes))
+    if model.has_image_encoder:
+        sizes |= {"image_dim": IMAGE_DIM, "added_kv_proj_dim": INNER_DIM}
+    if "flf2v" in model.tasks and model.has_image_encoder:
+        sizes["pos_embed_seq_len"] = 2 * NUM_IMAGE_TOKENS
+    transformer = WanTransformer3DModel(**sizes).eval()
+    return _vary_constants(transformer) if model.inputs else transformer
+
+
+def _vary_constants(network: T) -> T:
+    """Random values where initialisation has all zeros or all ones, so that each parameter tells."""
+    for parameter in network.parameters():
+        if bool((parameter == parameter.flatten()[0]).all()):
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return network.eval()
 
 
 def _scheduler(model: Model) -> UniPCMultistepScheduler:
@@ -94,15 +169,29 @@ def _scheduler(model: Model) -> UniPCMultistepScheduler:
 
 
 def _index(model: Model) -> dict[str, object]:
+    transformer = "WanVACETransformer3DModel" if model.dims.num_vace_blocks else "WanTransformer3DModel"
     index: dict[str, object] = {
-        "_class_name": "WanPipeline",
+        "_class_name": _pipeline(model),
         "boundary_ratio": model.boundary,
-        "expand_timesteps": False,
+        "expand_timesteps": model.has_token_timesteps,
         "scheduler": ["diffusers", "UniPCMultistepScheduler"],
         "text_encoder": ["transformers", "UMT5EncoderModel"],
         "tokenizer": ["transformers", "T5Tokenizer"],
-        "transformer": ["diffusers", "WanTransformer3DModel"],
-        "transformer_2": ["diffusers", "WanTransformer3DModel"] if model.boundary else [None, None],
+        "transformer": ["diffusers", transformer],
+        "transformer_2": ["diffusers", transformer] if model.boundary else [None, None],
         "vae": ["diffusers", "AutoencoderKLWan"],
     }
+    if index["_class_name"] == "WanImageToVideoPipeline":
+        present = model.has_image_encoder
+        index["image_encoder"] = ["transformers", "CLIPVisionModel"] if present else [None, None]
+        index["image_processor"] = ["transformers", "CLIPImageProcessor"] if present else [None, None]
+    if index["_class_name"] == "WanVACEPipeline":
+        del index["expand_timesteps"]
     return index
+
+
+def _pipeline(model: Model) -> str:
+    """As the released folders say; the 5B model's text-to-video class stands for both of its tasks."""
+    if model.dims.num_vace_blocks:
+        return "WanVACEPipeline"
+    return "WanImageToVideoPipeline" if model.has_image_latents else "WanPipeline"
