@@ -15,7 +15,8 @@ from wanray.registry import Guidance
 
 REQUEST = Request(
     task="t2v", prompt='a "cat"\n猫', negative_prompt="", width=64, height=48, num_frames=9, fps=16.0, seed=7,
-    steps=6, shift=5.0, guidance=Guidance(high=4.0, low=3.0), solver="unipc",
+    steps=6, shift=5.0, guidance=Guidance(high=4.0, low=3.0), solver="unipc", inputs={"video": ("d",)},
+    context_scale=0.5, video_sampling="even",
 )  # fmt: skip
 CLIP = Clip(path="p", sha256="s", bytes=1, codec="h264", width=64, height=48, num_frames=9, fps=16.0)
 FAILURE = Failure(stage="denoise", failure_class=FailureClass.MODEL, message="no", attempts=2)
@@ -25,7 +26,7 @@ MODEL, NUMERICS = {"name": "m", "digest": "d"}, {"mode": "official"}
 @pytest.mark.parametrize("change", [{}, {"failure": FAILURE}, {"clip": CLIP}, {"payload": b"\0\xff"}])
 def test_a_record_comes_back_from_arrow_as_it_was(change):
     record = Record(
-        key="ab", ids=("a", "b"), request=REQUEST, tags={"x": [1]}, timings_s={"encode": 0.5}, attempts=3,
+        key="ab", ids=("a", "b"), request=REQUEST, tags={"x": [1]}, sources={"d": "s3://a/b"}, timings_s={"encode": 0.5}, attempts=3,
         topology={"denoise": {"ulysses": 2}}, notes=("cut",), **change,
     )  # fmt: skip
     table = record.to_table()
@@ -41,15 +42,19 @@ def test_request_json_is_canonical():
 
 
 def test_the_key_is_the_hash_of_what_it_says():
-    whole = {"format": 1, "model": MODEL, "numerics": NUMERICS, "request": asdict(REQUEST)}
+    whole = {"format": 2, "model": MODEL, "numerics": NUMERICS, "request": asdict(REQUEST)}
     expected = hashlib.sha256(canonical_json(whole).encode()).hexdigest()
     assert content_key(REQUEST.to_json(), MODEL, NUMERICS) == expected
+
+
+OTHERS = {"inputs": {"video": ("e",)}, "key_frames": (3,)}
 
 
 @pytest.mark.parametrize("name", sorted(set(asdict(REQUEST)) - {"guidance", "extension"}))
 def test_every_parameter_changes_the_key(name):
     value = getattr(REQUEST, name)
-    changed = replace(REQUEST, **{name: value + ("x" if isinstance(value, str) else 1)})
+    other = OTHERS[name] if name in OTHERS else value + ("x" if isinstance(value, str) else 1)
+    changed = replace(REQUEST, **{name: other})
     assert content_key(changed.to_json(), MODEL, NUMERICS) != content_key(REQUEST.to_json(), MODEL, NUMERICS)
 
 

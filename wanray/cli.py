@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +56,27 @@ def plan(
 
 
 @app.command()
+def decode(
+    latents: Annotated[str, typer.Argument(help="output.url of a render with output.save_latents=true.")],
+    config: Config,
+    overrides: Overrides = None,
+) -> None:
+    """Make the videos of a render again from its saved latents: other codec, format or tiling.
+
+    Nothing is denoised. Give the render's own config, with another output.url and other output.video keys.
+    Exit codes and resuming are those of `render`.
+    """
+    from wanray.engine.job import execute
+    from wanray.engine.redecode import prepare_decode
+
+    job = _prepared(config, overrides, lambda loaded: prepare_decode(latents, loaded))
+    _print_plan(job.plan)
+    summary = execute(job)
+    _print_summary(summary, job.ledger.store.url)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
 def manifest(
     source: Annotated[str, typer.Argument(help="A text file (one prompt per line), JSONL, CSV or Parquet.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The Parquet file to write.")],
@@ -80,24 +102,92 @@ def tiny(
     print(f"tiny random {model} written to {output}")
 
 
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show all about this one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Print the models that wanray knows, with their tasks, inputs and official defaults."""
+    from wanray import catalog
+    from wanray.registry import MODELS, get_model
+
+    chosen = [get_model(name)] if name else list(MODELS.values())
+    if as_json:
+        rows = [catalog.model_json(model) for model in chosen]
+        print(json.dumps(rows[0] if name else rows, indent=1, ensure_ascii=False))
+    else:
+        _print_page(catalog.model_card(chosen[0]) if name else catalog.models_table(chosen), width=200)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="A checkpoint folder, or owner/name on a hub.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="DST", help="New folder to write.")],
+    dtype: Annotated[str, typer.Option(help="Of transformers and text encoder; or float32.")] = "bfloat16",
+    name: Annotated[str | None, typer.Option(help="Model, where the files do not tell.")] = None,
+    max_shard_gib: Annotated[float, typer.Option(help="Weights are split into files of this size.")] = 4.0,
+) -> None:
+    """Write a checkpoint in Diffusers layout, in bfloat16: half as much to read at every start.
+
+    The same command again goes on where it was stopped, and checks what is there.
+    """
+    from wanray.hub import resolve
+    from wanray.stage import load
+
+    done = load("wanray.models.convert:convert")(resolve(source), str(output), dtype, name, max_shard_gib)
+    print(
+        f"{output} holds {done.model} in Diffusers layout: {done.num_files} files "
+        f"({done.num_kept} were there), {done.num_tensors} tensors, {done.num_bytes / 1e9:.3g} GB, "
+        f"in {done.seconds:.1f} s"
+    )
+
+
+@app.command()
+def doctor(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder, or owner/name on a hub.")],
+    name: Annotated[str | None, typer.Option(help="Model that it should be.")] = None,
+    with_loading: Annotated[bool, typer.Option("--load", help="Load each network too, one by one.")] = False,
+) -> None:
+    """Say everything that is missing or damaged in a checkpoint; exit code 0 if nothing is."""
+    from wanray.doctor import diagnose_checkpoint, page
+    from wanray.hub import resolve
+
+    found = diagnose_checkpoint(resolve(checkpoint), name, with_loading=with_loading)
+    _print_page(page(found), width=160)
+    raise typer.Exit(ExitCode.USAGE if found.all_problems else ExitCode.DONE)
+
+
 def _prepare(config: Path, overrides: list[str] | None, *, write: bool) -> Any:
+    from wanray.engine.prepare import prepare
+
+    return _prepared(config, overrides, lambda loaded: prepare(loaded, write=write))
+
+
+def _prepared(config: Path, overrides: list[str] | None, prepare: Callable[[Any], Any]) -> Any:
     """The job that a configuration describes; what is wrong with a value names its place."""
     from wanray.config import load_config, place_of
-    from wanray.engine.prepare import prepare
 
     loaded = load_config(config, overrides)
     try:
-        return prepare(loaded, write=write)
+        return prepare(loaded)
     except ConfigError as error:
         raise ConfigError(f"{error} ({place_of(str(error), overrides or [], str(config))})") from None
 
 
 def _print_plan(planned: Any) -> None:
-    from rich.console import Console
-
     from wanray.plan.page import plan_page
 
-    Console(soft_wrap=not sys.stdout.isatty()).print(plan_page(planned), highlight=False)
+    _print_page(plan_page(planned))
+
+
+def _print_page(page: Any, width: int | None = None) -> None:
+    """Print for people; into a file or pipe whole lines, with tables as wide as `width`."""
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty()
+    Console(soft_wrap=piped, width=width if piped else None).print(page, highlight=False)
 
 
 def _print_summary(summary: Any, url: str) -> None:

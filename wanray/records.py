@@ -14,7 +14,7 @@ import pyarrow as pa
 from wanray.errors import FailureClass
 from wanray.registry import Guidance
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of every key: raised when the same request would give other pixels than before."""
 
 PLAN_SCHEMA = pa.schema(
@@ -28,9 +28,10 @@ PLAN_SCHEMA = pa.schema(
         ("steps", pa.int64()),
         ("request", pa.string()),
         ("tags", pa.string()),
+        ("sources", pa.string()),
     ]
 )
-"""One row per request left to do; `request` and `tags` are canonical JSON."""
+"""One row per request left to do; `request`, `tags` and `sources` are canonical JSON."""
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -38,6 +39,7 @@ RECORD_SCHEMA = pa.schema(
         ("ids", pa.list_(pa.string())),
         ("request", pa.string()),
         ("tags", pa.string()),
+        ("sources", pa.string()),
         ("payload", pa.large_binary()),
         ("failure", pa.string()),
         ("clip", pa.string()),
@@ -84,6 +86,14 @@ class Request:
     solver: str
     extension: dict[str, Any] = field(default_factory=lambda: {"method": "none"})
     """How the prompt is extended before it is encoded."""
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Manifest column -> sha256 of its media, in order."""
+    key_frames: tuple[int, ...] = ()
+    """VACE: where the key images stand in the video; negative numbers count from its end."""
+    context_scale: float | None = None
+    """VACE: strength of the control branch."""
+    video_sampling: str | None = None
+    """VACE with a source video: how its frames are chosen, `even` or `cut`."""
 
     def to_json(self) -> str:
         """Canonical JSON, the form that is hashed and stored."""
@@ -93,7 +103,9 @@ class Request:
     def from_json(text: str) -> "Request":
         """The request that `to_json` wrote."""
         values = json.loads(text)
-        return Request(**values | {"guidance": Guidance(**values["guidance"])})
+        inputs = {column: tuple(digests) for column, digests in values["inputs"].items()}
+        nested = {"guidance": Guidance(**values["guidance"]), "inputs": inputs}
+        return Request(**values | nested | {"key_frames": tuple(values["key_frames"])})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +143,8 @@ class Record:
     ids: tuple[str, ...]
     request: Request
     tags: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    """sha256 of a medium -> where it can be read."""
     payload: bytes = b""
     """Tensors for the next stage as safetensors (`wanray.stages.payload`)."""
     failure: Failure | None = None
@@ -156,6 +170,7 @@ class Record:
             ids=tuple(row["ids"]),
             request=Request.from_json(row["request"]),
             tags=json.loads(row["tags"]),
+            sources=json.loads(row["sources"]),
         )
 
     def to_table(self) -> pa.Table:
@@ -164,7 +179,7 @@ class Record:
         values["request"] = self.request.to_json()
         for name in ("failure", "clip"):
             values[name] = None if values[name] is None else canonical_json(asdict(values[name]))
-        for name in ("tags", "timings_s", "topology"):
+        for name in ("tags", "sources", "timings_s", "topology"):
             values[name] = canonical_json(values[name])
         return pa.table({name: [values[name]] for name in RECORD_SCHEMA.names}, schema=RECORD_SCHEMA)
 

@@ -28,6 +28,7 @@ RESOLVER = Resolver(
     official=MODEL.defaults,
     defaults=DefaultsConfig(),
     sweep={},
+    keep=lambda sha256, content: f"kept/{sha256}",
 )
 
 
@@ -111,9 +112,14 @@ def test_one_number_guides_both_experts():
     ]
 
 
-def test_null_is_left_out_but_empty_negative_prompt_is_kept():
-    rows = {"prompt": "a", "negative_prompt": ""}, {"prompt": "a", "negative_prompt": None}
-    assert values("negative_prompt", *rows, negative_prompt="blurry") == ["", "blurry"]
+def test_an_empty_negative_prompt_is_the_official_one_in_official_mode_only():
+    rows = [{"prompt": "a", "negative_prompt": text} for text in ("", None, " ")]
+    official = MODEL.defaults.negative_prompt
+    assert values("negative_prompt", *rows, negative_prompt="blurry") == [official, "blurry", " "]
+    resolver = replace(RESOLVER, numerics=NUMERICS | {"mode": "diffusers"})
+    (piece,) = resolve(iter([table_of(rows)]), resolver)
+    found = [Request.from_json(text).negative_prompt for text in piece.requests["request"].to_pylist()]
+    assert found == ["", official, " "]
 
 
 def test_default_prompt():
@@ -203,7 +209,8 @@ def test_json_and_keys_are_those_of_request(rows):
         assert content_key(plan["request"], MODEL_JSON, NUMERICS) == plan["key"] == plan["digest"].hex()
         assert found.prompt == row["prompt"]
         for name in set(row) - {"guidance"}:
-            assert getattr(found, name) == row[name]
+            official = name == "negative_prompt" and row[name] == ""
+            assert getattr(found, name) == (MODEL.defaults.negative_prompt if official else row[name])
 
 
 def test_rows_count_on_over_batches():
@@ -221,7 +228,7 @@ def test_invalid_rows_carry_all_their_problems_and_a_stable_key():
     assert (row["row"], row["id"]) == (1, "cat")
     assert row["message"] == (
         "row 1 (id \"cat\"), column steps: must be a whole number, got 'x'; "
-        "column prompt: must not be blank, got ' '; column num_frames: must be 4n+1 (5, 9, ..., 81), got 80"
+        "column num_frames: must be 4n+1 (5, 9, ..., 81), got 80; column prompt: must not be blank, got ' '"
     )
     assert row["key"] == hashlib.sha256(canonical_json(bad).encode()).hexdigest()
     ((again,),) = [piece.invalid.to_pylist() for piece in run([bad | {"size": None}])]
@@ -260,8 +267,6 @@ def test_media_are_reported_as_unreadable_or_else_as_not_taken(tmp_path):
     assert [problem.row for problem in piece.problems] == [0, 1]
     assert "must be a readable file" in piece.problems[0].message
     assert "takes no max_area" in piece.problems[1].message
-    (piece,) = resolve(iter([table_of(rows)]), replace(RESOLVER, check_media=False))
-    assert "model t2v-a14b takes no image" in piece.problems[0].message
 
 
 def test_unknown_columns_become_tags_with_one_warning(caplog):
@@ -300,7 +305,7 @@ def test_manifest_without_a_usable_column():
         ({"size": "big"}, r"defaults\.size must be WIDTHxHEIGHT"),
         ({"guidance": "x"}, r"defaults\.guidance must be a number or"),
         ({"seeds": []}, r"defaults\.seeds must hold at least one seed"),
-        ({"task": "i2v", "fps": 0}, r"defaults\.fps must be above 0.*; defaults\.task must be t2v"),
+        ({"task": "i2v", "fps": 0}, r"defaults\.fps must be above 0.*; defaults\.task must be t2v or t2i"),
         ({"tags": {"a": float("nan")}, "shift": float("nan")}, r"defaults\.shift must be a finite number"),
     ],
 )

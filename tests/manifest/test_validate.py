@@ -11,7 +11,7 @@ from PIL import Image
 from wanray.manifest import validate
 from wanray.manifest.arrays import table_of
 from wanray.manifest.columns import normalise_table
-from wanray.manifest.media import check_media
+from wanray.manifest.media import open_media
 from wanray.manifest.problems import Problem, describe, located
 from wanray.manifest.validate import require_prompt
 from wanray.registry import Model, get_model
@@ -33,7 +33,7 @@ BAD = [
     ("prompt", " \n\t", "must not be blank, got ' \\n\\t'"),
     ("prompt", "\u3000", "must not be blank, got '\\u3000'"),
     ("prompt", "x" * 20_001, "must have at most 20,000 characters, got 20001"),
-    ("task", "i2v", "must be t2v, the task of model t2v-a14b, got 'i2v'"),
+    ("task", "i2v", "must be t2v or t2i, a task of model t2v-a14b, got 'i2v'"),
     ("size", "832", "must be WIDTHxHEIGHT such as 832x480, got '832'"),
     ("size", "832x481", "must have sides that are multiples of 16 pixels, got '832x481'"),
     ("size", "832x8208", "must have sides of 16 to 8192 pixels, got '832x8208'"),
@@ -120,8 +120,8 @@ def test_without_a_model_only_general_rules_hold():
 
 
 def test_required_prompt():
-    assert [problem.row for problem in require_prompt(pa.table({"prompt": ["a", None, ""]}))] == [1]
-    assert [problem.row for problem in require_prompt(pa.table({"id": ["a"]}))] == [0]
+    assert [problem.row for problem in require_prompt(pa.table({"prompt": ["a", None, ""]}), MODEL)] == [1]
+    assert [problem.row for problem in require_prompt(pa.table({"id": ["a"]}), MODEL)] == [0]
 
 
 def test_message_names_row_id_column_value_and_rule():
@@ -160,7 +160,7 @@ def media(tmp_path):
 def media_problems(*rows):
     table, problems = normalise_table(table_of(list(rows)))
     assert problems == []
-    return check_media(table)
+    return open_media(table, lambda sha256, content: "kept")[1]
 
 
 def test_media_that_open(media):
@@ -175,7 +175,7 @@ def test_media_that_open(media):
 def test_media_bytes(media):
     content = (media / "a.png").read_bytes()
     table, _ = normalise_table(pa.table({"image": [{"bytes": content}, {"bytes": b"nothing"}]}))
-    (problem,) = check_media(table)
+    _, (problem,) = open_media(table, lambda sha256, content: "kept")
     assert (problem.row, problem.column) == (1, "image")
     assert "must be a readable file, got 7 bytes: it is no image of a known format" in problem.message
 
@@ -185,7 +185,7 @@ def test_media_bytes(media):
     [
         ("image", "none.png", "it does not exist"),
         ("image", "bad.png", "it is no image of a known format"),
-        ("video", "bad.png", "it has no video stream"),
+        ("video", "bad.png", "it is no video, or damaged"),
         ("mask", "bad.bin", "Invalid data"),
         ("video", "a.wav", "it has no video stream"),
         ("audio", "a.mp4", "it has no audio stream"),

@@ -1,72 +1,76 @@
-"""`numerics.mode=diffusers` equals diffusers' WanPipeline bit for bit; splitting changes nothing."""
+"""`numerics.mode=diffusers` equals diffusers' pipelines bit for bit; splitting changes nothing."""
 
-from dataclasses import replace
-
+import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler, WanPipeline
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanVACEPipeline,
+)
+from model_runs import record_of, run_stages
+from PIL import Image
+from transformers import CLIPVisionModel
 
 from wanray.checkpoint import open_checkpoint
-from wanray.config import TopologyConfig
-from wanray.models.decode import decode_latents, load_vae
-from wanray.records import Record, Request
-from wanray.registry import Guidance
-from wanray.stage import Worker
-from wanray.stages.configs import DenoiseConfig, EncodeConfig
-from wanray.stages.denoise import Denoise
-from wanray.stages.encode import Encode
-from wanray.stages.payload import Payload
+from wanray.config import VideoConfig
+from wanray.media import probe_video, read_frames
+from wanray.models.load import load_network
+from wanray.models.vae import decode_latents
+from wanray.sinks.video import encode_frames
+from wanray.stages.inputs import frame_ids
 
 SCHEDULERS = {"unipc": UniPCMultistepScheduler, "dpm++": DPMSolverMultistepScheduler}
-REQUEST = Request(
-    task="t2v",
-    prompt="a red circle &amp; a dog  moving right",
-    negative_prompt="low quality, dark",
-    width=64,
-    height=48,
-    num_frames=9,
-    fps=16.0,
-    seed=7,
-    steps=6,
-    shift=5.0,
-    guidance=Guidance(high=4.0, low=3.0),
-    solver="unipc",
-)
+ROW = {
+    "prompt": "a red circle &amp; a dog  moving right",
+    "negative_prompt": "low quality, dark",
+    "width": 64,
+    "height": 64,
+    "num_frames": 9,
+    "seed": 7,
+    "steps": 4,
+    "shift": 5.0,
+    "guidance": {"high": 4.0, "low": 3.0},
+    "solver": "unipc",
+}
+SINGLE, SPLIT = [("single",)], [("high",), ("low",)]
 
 
-def denoise_config(path, experts, mode="diffusers", dtype="float32"):
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    """Two pictures of one aspect and another, a video and its mask."""
+    folder, random = tmp_path_factory.mktemp("media"), np.random.default_rng(0)
+    for name, size in {"first": (80, 60), "last": (120, 90), "reference": (50, 70)}.items():
+        values = random.integers(0, 256, (6, 8, 3), np.uint8)
+        Image.fromarray(values).resize(size, Image.Resampling.BICUBIC).save(folder / f"{name}.png")
+    moving = [np.roll(random.integers(0, 256, (64, 64, 3), np.uint8), 3 * i, 1) for i in range(9)]
+    for name, frames in {
+        "video": moving,
+        "mask": [255 * (frame[..., :1] > 99).repeat(3, 2) for frame in moving],
+    }.items():
+        encoded = encode_frames([frame.astype(np.uint8) for frame in frames], 16.0, VideoConfig(crf=1), {})
+        (content,) = encoded.files.values()
+        (folder / f"{name}.mp4").write_bytes(content)
+    return folder
+
+
+def load_pipeline(pipeline_class, path, request, dtype):
     checkpoint = open_checkpoint(path)
-    return DenoiseConfig(
-        pool="denoise",
-        checkpoint=checkpoint.path,
-        transformers={expert: checkpoint.transformer_folder(expert) for expert in experts},
-        model=checkpoint.model,
-        boundary=checkpoint.boundary,
-        mode=mode,
-        dtype=dtype,
-        noise="cpu",
-        topology=TopologyConfig(),
+    parts = {"vae": load_network(checkpoint.vae, torch.float32, "cpu")}
+    if checkpoint.image_encoder is not None:
+        parts["image_encoder"] = CLIPVisionModel.from_pretrained(f"{path}/image_encoder", dtype=torch.float32)
+    pipeline = pipeline_class.from_pretrained(path, dtype=dtype, **parts)
+    pipeline.scheduler = SCHEDULERS[request.solver].from_config(
+        pipeline.scheduler.config, flow_shift=request.shift
     )
-
-
-def run_stages(path, request, *pools, mode="diffusers", dtype="float32"):
-    """Final latents through encode and one denoise stage per entry of `pools` (each a tuple of experts)."""
-    record = Record(key="00" * 32, ids=("a",), request=request)
-    stages = [Encode(EncodeConfig(checkpoint=str(path), dtype=dtype))]
-    stages += [Denoise(denoise_config(path, experts, mode, dtype)) for experts in pools]
-    for stage in stages:
-        stage.setup(Worker())
-        record = stage.run(record, lambda step, total: None)
-        stage.close()
-    return Payload.unpack(record.payload).state.latents_BCTHW
-
-
-def run_pipeline(path, request, dtype, output_type):
-    pipeline = WanPipeline.from_pretrained(path, dtype=dtype, vae=load_vae(f"{path}/vae", "cpu"))
-    scheduler = SCHEDULERS[request.solver].from_config(pipeline.scheduler.config, flow_shift=request.shift)
-    pipeline.scheduler = scheduler
     pipeline.set_progress_bar_config(disable=True)
-    two = pipeline.transformer_2 is not None
+    return pipeline
+
+
+def run_pipeline(pipeline_class, path, request, dtype, output_type, **conditions):
+    pipeline = load_pipeline(pipeline_class, path, request, dtype)
     return pipeline(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -75,23 +79,74 @@ def run_pipeline(path, request, dtype, output_type):
         num_frames=request.num_frames,
         num_inference_steps=request.steps,
         guidance_scale=request.guidance.high,
-        guidance_scale_2=request.guidance.low if two else None,
+        guidance_scale_2=request.guidance.low if pipeline.transformer_2 is not None else None,
         generator=torch.Generator("cpu").manual_seed(request.seed),
         max_sequence_length=512,
         output_type=output_type,
+        **conditions,
     ).frames
+
+
+def check_equal(pipeline_class, path, row, pools, dtype="float32", **conditions):
+    record = record_of(path, row, "diffusers", dtype)
+    latents = run_stages(path, record, *pools, mode="diffusers", dtype=dtype)
+    expected = run_pipeline(
+        pipeline_class, path, record.request, getattr(torch, dtype), "latent", **conditions
+    )
+    skipped = len(row.get("reference_images", ()))
+    assert torch.equal(latents, expected[:, :, skipped:])
+    return latents, record.request
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("solver", ["unipc", "dpm++"])
-@pytest.mark.parametrize("name", ["t2v-1.3b", "t2v-a14b"])
-def test_latents_and_frames_equal_the_pipeline(tiny, name, solver, dtype):
-    path, request = tiny(name), replace(REQUEST, solver=solver)
-    pools = [("high",), ("low",)] if name == "t2v-a14b" else [("single",)]
-    latents = run_stages(path, request, *pools, dtype=dtype)
-    assert torch.equal(latents, run_pipeline(path, request, getattr(torch, dtype), "latent"))
-    frames = decode_latents(load_vae(f"{path}/vae", "cpu"), latents)
-    assert torch.equal(frames, run_pipeline(path, request, getattr(torch, dtype), "pt")[0])
+@pytest.mark.parametrize("name", ["t2v-1.3b", "t2v-a14b", "ti2v-5b"])
+def test_text_to_video_equals_the_pipeline_down_to_the_frames(tiny, name, solver, dtype):
+    path, pools = tiny(name), SPLIT if name == "t2v-a14b" else SINGLE
+    latents, request = check_equal(WanPipeline, path, ROW | {"solver": solver}, pools, dtype)
+    vae = load_network(open_checkpoint(path).vae, torch.float32, "cpu")
+    frames = run_pipeline(WanPipeline, path, request, getattr(torch, dtype), "pt")[0]
+    assert torch.equal(decode_latents(vae, latents), frames)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["i2v-14b-480p", "i2v-a14b", "ti2v-5b"])
+def test_image_to_video_equals_the_pipeline(tiny, media, name, dtype):
+    row, image = ROW | {"image": str(media / "first.png")}, Image.open(media / "first.png")
+    pools = SPLIT if name == "i2v-a14b" else SINGLE
+    check_equal(WanImageToVideoPipeline, tiny(name), row, pools, dtype, image=image)
+
+
+@pytest.mark.parametrize("name", ["flf2v-14b", "i2v-a14b"])
+def test_first_and_last_frame_equals_the_pipeline(tiny, media, name):
+    images = {
+        column: str(media / f"{name}.png")
+        for column, name in {"image": "first", "last_image": "last"}.items()
+    }
+    opened = {column: Image.open(path) for column, path in images.items()}
+    pools = SPLIT if name == "i2v-a14b" else SINGLE
+    check_equal(WanImageToVideoPipeline, tiny(name), ROW | images, pools, **opened)
+
+
+@pytest.mark.parametrize("inputs", ["references", "video", "masked", "all", "nothing"])
+def test_vace_equals_the_pipeline(tiny, media, inputs):
+    row, conditions = ROW | {"context_scale": 0.7}, {"conditioning_scale": 0.7}
+    if inputs in ("references", "all"):
+        paths = [str(media / f"{name}.png") for name in ("reference", "first")]
+        row["reference_images"] = paths
+        conditions["reference_images"] = [Image.open(path) for path in paths]
+    if inputs in ("video", "masked", "all"):
+        row["video"] = str(media / "video.mp4")
+        conditions["video"] = pictures(media / "video.mp4")
+    if inputs in ("masked", "all"):
+        row["mask"] = str(media / "mask.mp4")
+        conditions["mask"] = pictures(media / "mask.mp4")
+    check_equal(WanVACEPipeline, tiny("vace-1.3b"), row, SINGLE, **conditions)
+
+
+def pictures(path):
+    data = path.read_bytes()
+    return [Image.fromarray(frame) for frame in read_frames(data, range(probe_video(data).num_frames))]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 6], ids=lambda steps: f"{steps}steps")
@@ -99,22 +154,73 @@ def test_latents_and_frames_equal_the_pipeline(tiny, name, solver, dtype):
 @pytest.mark.parametrize("mode", ["official", "diffusers"])
 def test_split_experts_equal_one_process(tiny, solver, mode, steps):
     """With shift 12 one or two steps are all the high-noise expert's."""
-    request = replace(REQUEST, solver=solver, steps=steps, shift=12.0)
-    split = run_stages(tiny("t2v-a14b"), request, ("high",), ("low",), mode=mode)
-    both = run_stages(tiny("t2v-a14b"), request, ("high", "low"), mode=mode)
+    path = tiny("t2v-a14b")
+    record = record_of(path, ROW | {"solver": solver, "steps": steps, "shift": 12.0}, mode)
+    split = run_stages(path, record, ("high",), ("low",), mode=mode)
+    both = run_stages(path, record, ("high", "low"), mode=mode)
     assert torch.equal(split, both)
 
 
+def test_split_experts_of_image_to_video_equal_one_process(tiny, media):
+    path = tiny("i2v-a14b")
+    record = record_of(path, ROW | {"image": str(media / "first.png")})
+    split = run_stages(path, record, ("high",), ("low",))
+    assert torch.equal(split, run_stages(path, record, ("high", "low")))
+
+
+def latents_of(path, row, mode="official"):
+    return run_stages(path, record_of(path, row, mode), ("single",), mode=mode)
+
+
 def test_official_differs_from_diffusers_in_the_sigmas(tiny):
-    official = run_stages(tiny("t2v-1.3b"), REQUEST, ("single",), mode="official")
-    diffusers = run_stages(tiny("t2v-1.3b"), REQUEST, ("single",), mode="diffusers")
-    assert not torch.equal(official, diffusers)
+    path = tiny("t2v-1.3b")
+    assert not torch.equal(latents_of(path, ROW), latents_of(path, ROW, "diffusers"))
 
 
 @pytest.mark.parametrize(
     "change", [{"seed": 8}, {"prompt": "a blue star"}, {"negative_prompt": "blue"}, {"shift": 6.0}]
 )
 def test_every_parameter_reaches_the_latents(tiny, change):
-    base = run_stages(tiny("t2v-1.3b"), REQUEST, ("single",))
-    changed = run_stages(tiny("t2v-1.3b"), replace(REQUEST, **change), ("single",))
-    assert not torch.equal(base, changed)
+    path = tiny("t2v-1.3b")
+    assert not torch.equal(latents_of(path, ROW), latents_of(path, ROW | change))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("i2v-14b-480p", {"image": "last.png"}),
+        ("ti2v-5b", {"image": "reference.png", "max_area": 4096}),
+        ("vace-1.3b", {"context_scale": 0.5}),
+        ("vace-1.3b", {"last_image": "last.png"}),
+        ("vace-1.3b", {"key_images": ["last.png"], "key_frames": [4]}),
+        ("vace-1.3b", {"reference_images": ["reference.png"]}),
+    ],
+)
+def test_every_condition_reaches_the_latents(tiny, media, name, change):
+    def placed(row):
+        for column in ("image", "last_image", "key_images", "reference_images"):
+            if column in row:
+                names = row[column]
+                row[column] = (
+                    [str(media / item) for item in names] if isinstance(names, list) else str(media / names)
+                )
+        return row
+
+    base = {"image": "first.png"}
+    path = tiny(name)
+    before, after = latents_of(path, ROW | placed(base)), latents_of(path, ROW | placed(base | change))
+    assert before.shape != after.shape or not torch.equal(before, after)
+
+
+def test_references_stand_in_the_given_order_officially(tiny, media):
+    path = tiny("vace-1.3b")
+    paths = [str(media / f"{name}.png") for name in ("reference", "first")]
+    one, other = (latents_of(path, ROW | {"reference_images": order}) for order in (paths, paths[::-1]))
+    assert not torch.equal(one, other)
+
+
+def test_frames_of_a_source_video_are_those_of_the_plan(tiny, media):
+    row = ROW | {"video": str(media / "video.mp4"), "num_frames": 5}
+    request = record_of(tiny("vace-1.3b"), row).request
+    assert request.num_frames == 5
+    assert frame_ids(probe_video((media / "video.mp4").read_bytes()), request) == (0, 2, 4, 6, 8)

@@ -10,11 +10,8 @@ from safetensors.torch import load_file
 from wanray.models.solver import make_solver
 from wanray.schedule import make_schedule
 
-GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden" / "schedulers"
-SETTINGS = json.loads((GOLDEN / "settings.json").read_text())["settings"] if GOLDEN.is_dir() else []
-needs_golden = pytest.mark.skipif(
-    not SETTINGS, reason="golden data of the official code is not beside the checkout"
-)
+GOLDEN = Path(__file__).parents[1] / "golden" / "schedulers"
+SETTINGS = json.loads((GOLDEN / "settings.json").read_text())["settings"]
 
 
 def golden(solver):
@@ -27,7 +24,6 @@ def velocity(data, latents, timestep):
     return mixed + (timestep / 1000) * data["model.b"][None, :, None, None, None]
 
 
-@needs_golden
 @pytest.mark.parametrize("solver", ["unipc", "dpm++"])
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting["key"])
 def test_schedule_and_trajectory_equal_the_official_code(solver, setting):
@@ -36,7 +32,7 @@ def test_schedule_and_trajectory_equal_the_official_code(solver, setting):
     schedule = make_schedule(steps, shift, solver, "official")
     assert torch.equal(torch.from_numpy(schedule.sigmas), data[f"{key}.sigmas"])
     assert torch.equal(torch.from_numpy(schedule.timesteps), data[f"{key}.timesteps"])
-    solver_object = make_solver(solver, steps, shift, "official", "", "cpu")
+    solver_object = make_solver(solver, steps, shift, "official", {}, "cpu")
     latents = data["x_init"]
     latents = latents[None] if latents.ndim == 4 else latents
     for index in range(steps):
@@ -54,8 +50,8 @@ def test_history_carries_over_after_any_step(solver, stop):
 
     torch.manual_seed(0)
     start = torch.randn(1, 4, 2, 3, 3)
-    whole = run(make_solver(solver, 7, 5.0, "official", "", "cpu"), start, 0, 7)
-    first, second = (make_solver(solver, 7, 5.0, "official", "", "cpu") for _ in range(2))
+    whole = run(make_solver(solver, 7, 5.0, "official", {}, "cpu"), start, 0, 7)
+    first, second = (make_solver(solver, 7, 5.0, "official", {}, "cpu") for _ in range(2))
     middle = run(first, start, 0, stop)
     second.restore(*first.history())
     assert torch.equal(whole, run(second, middle, stop, 7))

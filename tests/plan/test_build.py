@@ -26,6 +26,7 @@ def select(tmp_path, rows, committed=(), batch_rows=16384):
         official=MODEL.defaults,
         defaults=DefaultsConfig(),
         sweep={},
+        keep=lambda sha256, content: "",
     )
     parts = {}
     batches = read_batches(str(tmp_path / "m.parquet"), batch_rows)

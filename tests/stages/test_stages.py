@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from wanray.checkpoint import open_checkpoint
 from wanray.config import OutputConfig
 from wanray.errors import ConfigError
 from wanray.models.state import DenoiseState
@@ -31,7 +32,11 @@ def silent(step, total):
 
 @pytest.fixture
 def encode(tiny):
-    stage = Encode(EncodeConfig(checkpoint=str(tiny("t2v-1.3b")), dtype="float32"))
+    checkpoint = open_checkpoint(tiny("t2v-1.3b"))
+    config = EncodeConfig(
+        text_encoder=checkpoint.text_encoder, tokenizer=checkpoint.tokenizer, dtype="float32"
+    )
+    stage = Encode(config)
     stage.setup(Worker())
     yield stage
     stage.close()
@@ -56,18 +61,24 @@ def test_a_payload_comes_back_as_it_was():
     state = DenoiseState(
         latents, 3, {"last_sample": latents, "model_outputs.0": latents + 1}, {"_step_index": 3}
     )
-    payload = Payload(torch.randn(4, 32).bfloat16(), torch.randn(2, 32), state)
+    conditions = {"control": torch.randn(1, 96, 2, 6, 8)}
+    payload = Payload(torch.randn(4, 32).bfloat16(), torch.randn(2, 32), state, conditions)
     copy = Payload.unpack(payload.pack())
     assert torch.equal(copy.prompt_LD, payload.prompt_LD)
     assert copy.prompt_LD.dtype == torch.bfloat16
     assert torch.equal(copy.negative_LD, payload.negative_LD)
+    assert torch.equal(copy.conditions["control"], conditions["control"])
     assert (copy.state.step, copy.state.scalars) == (3, {"_step_index": 3})
     assert all(torch.equal(copy.state.history[name], state.history[name]) for name in state.history)
 
 
 def decoder(tiny, out):
     config = DecodeConfig(
-        checkpoint=str(tiny("t2v-1.3b")), output=OutputConfig(url=str(out)), run="r", model={}, numerics={}
+        vae=open_checkpoint(tiny("t2v-1.3b")).vae,
+        output=OutputConfig(url=str(out)),
+        run="r",
+        model={},
+        numerics={"vae_tiling": False},
     )
     Store.open(str(out)).write("runs/r/config.yaml", b"")
     stage = Decode(config)

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from wanray.engine.local import run_local
 from wanray.engine.monitor import Monitor
-from wanray.engine.pipeline import PoolSpec, make_pools
 from wanray.engine.prepare import Job
 from wanray.engine.progress import show_progress
 from wanray.errors import EngineError, ExitCode, FailureClass, ManifestError, StorageError
@@ -92,12 +91,11 @@ def _record_invalid(job: Job) -> None:
 
 
 def _run_engine(job: Job, monitor: Monitor) -> None:
-    pools = make_pools(job.config, job.checkpoint, job.plan.model, job.plan.placement, job.plan.run)
     with show_progress(monitor):
         if job.config.engine == "local":
-            run_local(pools, _plan_records(job), monitor, _has_gpu())
+            run_local(job.pools, _plan_records(job), monitor, _has_gpu())
         else:
-            _run_ray(job, pools, monitor)
+            _run_ray(job, monitor)
     lost = monitor.total - monitor.committed - monitor.failed
     if lost:
         raise EngineError(
@@ -105,13 +103,13 @@ def _run_engine(job: Job, monitor: Monitor) -> None:
         )
 
 
-def _run_ray(job: Job, pools: tuple[PoolSpec, ...], monitor: Monitor) -> None:
+def _run_ray(job: Job, monitor: Monitor) -> None:
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # read when Ray Data is imported
     from wanray.engine.cluster import connect
     from wanray.engine.stream import run_ray
 
-    with connect(job.config.ray, pools) as cluster:
-        run_ray(pools, job.ledger.store, job.plan.parts, monitor, cluster, job.config.ray)
+    with connect(job.config.ray, job.pools) as cluster:
+        run_ray(job.pools, job.ledger.store, job.plan.parts, monitor, cluster, job.config.ray)
 
 
 def _has_gpu() -> bool:

@@ -1,12 +1,20 @@
 """The pools of a job as the engines see them: stages by import string, with workers and resources."""
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from wanray.checkpoint import Checkpoint
 from wanray.config import NumericsConfig, PoolConfig, RenderConfig
 from wanray.plan.pools import pool_config, pool_experts
 from wanray.stage import StageSpec, Worker
-from wanray.stages.configs import DecodeConfig, DenoiseConfig, EncodeConfig, ExtendConfig
+from wanray.stages.configs import (
+    ConditionConfig,
+    DecodeConfig,
+    DenoiseConfig,
+    EncodeConfig,
+    ExtendConfig,
+    LatentsConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +57,7 @@ def worker_for(
     )
 
 
-def numerics_json(numerics: NumericsConfig) -> dict[str, str]:
+def numerics_json(numerics: NumericsConfig) -> dict[str, Any]:
     """The numerics as they stand in keys and in meta.json."""
     return asdict(numerics)
 
@@ -69,6 +77,16 @@ def make_pools(
     return (encode, *denoise, decode)
 
 
+def make_decode_pools(
+    config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], run: str, latents_url: str
+) -> tuple[PoolSpec, ...]:
+    """The one pool of a job that decodes the latents of an earlier render."""
+    latents = StageSpec(
+        name="latents", target="wanray.stages.latents:ReadLatents", config=LatentsConfig(url=latents_url)
+    )
+    return (_pool("decode", config.pools.decode, latents, _decode_stage(config, checkpoint, model, run)),)
+
+
 def _pool(name: str, pool: PoolConfig, *stages: StageSpec, is_gang: bool = False) -> PoolSpec:
     return PoolSpec(
         name=name,
@@ -82,12 +100,27 @@ def _pool(name: str, pool: PoolConfig, *stages: StageSpec, is_gang: bool = False
     )
 
 
-def _encode_stages(config: RenderConfig, checkpoint: Checkpoint) -> tuple[StageSpec, StageSpec]:
-    encode = EncodeConfig(checkpoint=checkpoint.path, dtype=config.numerics.dtype)
-    return (
+def _encode_stages(config: RenderConfig, checkpoint: Checkpoint) -> tuple[StageSpec, ...]:
+    encode = EncodeConfig(
+        text_encoder=checkpoint.text_encoder, tokenizer=checkpoint.tokenizer, dtype=config.numerics.dtype
+    )
+    stages = (
         StageSpec(name="extend", target="wanray.stages.extend:Extend", config=ExtendConfig()),
         StageSpec(name="encode", target="wanray.stages.encode:Encode", config=encode),
     )
+    return (*stages, _condition_stage(config, checkpoint)) if checkpoint.model.inputs else stages
+
+
+def _condition_stage(config: RenderConfig, checkpoint: Checkpoint) -> StageSpec:
+    condition = ConditionConfig(
+        vae=checkpoint.vae,
+        image_encoder=checkpoint.image_encoder,
+        image_processor=checkpoint.image_processor,
+        model=checkpoint.model,
+        mode=config.numerics.mode,
+        dtype=config.numerics.dtype,
+    )
+    return StageSpec(name="condition", target="wanray.stages.condition:Condition", config=condition)
 
 
 def _denoise_stage(
@@ -95,8 +128,8 @@ def _denoise_stage(
 ) -> StageSpec:
     denoise = DenoiseConfig(
         pool=name,
-        checkpoint=checkpoint.path,
-        transformers={expert: checkpoint.transformer_folder(expert) for expert in experts},
+        transformers={expert: checkpoint.transformers[expert] for expert in experts},
+        scheduler=checkpoint.scheduler,
         model=checkpoint.model,
         boundary=checkpoint.switch(config.numerics.mode),
         mode=config.numerics.mode,
@@ -109,7 +142,7 @@ def _denoise_stage(
 
 def _decode_stage(config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], run: str) -> StageSpec:
     decode = DecodeConfig(
-        checkpoint=checkpoint.path,
+        vae=checkpoint.vae,
         output=config.output,
         run=run,
         model=model,

@@ -10,13 +10,15 @@ import yaml
 from wanray.checkpoint import Checkpoint, open_checkpoint
 from wanray.config import RenderConfig
 from wanray.digest import weights_digest
-from wanray.engine.pipeline import numerics_json
+from wanray.engine.pipeline import PoolSpec, make_pools, numerics_json
 from wanray.errors import ConfigError, StorageError
-from wanray.manifest import Resolver, read_batches, resolve
+from wanray.hub import resolve as resolve_path
+from wanray.manifest import Keep, Resolver, read_batches, resolve
 from wanray.plan import Plan, Selection, WritePart, choose_pools, select_requests
 from wanray.plan.pools import check_pools, choose_placement, pool_experts, shape_groups
 from wanray.registry import DIFFUSERS_DEFAULTS
 from wanray.sinks.ledger import Ledger
+from wanray.sinks.video import check_video
 from wanray.storage import Store
 
 
@@ -25,8 +27,8 @@ class Job:
     """A planned run."""
 
     config: RenderConfig
-    checkpoint: Checkpoint
     plan: Plan
+    pools: tuple[PoolSpec, ...]
     invalid: pa.Table
     """`wanray.manifest.INVALID_SCHEMA`."""
     ledger: Ledger
@@ -39,28 +41,31 @@ def prepare(config: RenderConfig, *, write: bool) -> Job:
         ConfigError, ManifestError: wrong use.
         StorageError: the output cannot be reached.
     """
-    checkpoint = open_checkpoint(config.model.path, config.model.name)
+    check_video(config.output.video)
+    checkpoint = open_checkpoint(resolve_path(config.model.path), config.model.name)
     placement = choose_placement(config, checkpoint.model)
     notes = check_pools(config, placement, checkpoint.dims, list(pool_experts(placement, checkpoint.model)))
-    model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint.path)}
-    resolved = resolve(read_batches(config.manifest), _resolver(config, checkpoint, model))
-    ledger, run = Ledger(Store.open(config.output.url)), config.run or _new_run()
+    model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint)}
+    ledger, run = Ledger(Store.open(config.output.url)), config.run or new_run()
+    keep = _keeper(ledger.store, write)
+    resolved = resolve(read_batches(config.manifest), _resolver(config, checkpoint, model, keep))
     if write:
-        notes += _check_output(ledger.store)
+        notes += check_output(ledger.store)
     selection = select_requests(resolved, ledger.committed_keys(), _part_writer(ledger.store, run, write))
     if write:
         settings = yaml.safe_dump(asdict(config), sort_keys=False)
         ledger.store.write(f"runs/{run}/config.yaml", settings.encode())
     plan = _plan(config, checkpoint, placement, model, run, selection, notes)
-    return Job(config=config, checkpoint=checkpoint, plan=plan, invalid=selection.invalid, ledger=ledger)
+    pools = make_pools(config, checkpoint, model, placement, run)
+    return Job(config=config, plan=plan, pools=pools, invalid=selection.invalid, ledger=ledger)
 
 
-def _new_run() -> str:
+def new_run() -> str:
     """A name that sorts by time and that two jobs started at once do not share."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def _resolver(config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str]) -> Resolver:
+def _resolver(config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], keep: Keep) -> Resolver:
     official = checkpoint.model.defaults
     if config.numerics.mode == "diffusers":
         official = replace(DIFFUSERS_DEFAULTS, shift=checkpoint.flow_shift)
@@ -71,10 +76,23 @@ def _resolver(config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str
         official=official,
         defaults=config.defaults,
         sweep=config.sweep,
+        keep=keep,
     )
 
 
-def _check_output(store: Store) -> list[str]:
+def _keeper(store: Store, write: bool) -> Keep:
+    """Media that come inside the manifest lie under `inputs/`, by their content."""
+
+    def keep(sha256: str, content: bytes) -> str:
+        path = f"inputs/{sha256}"
+        if write and not store.exists(path):
+            store.write(path, content)
+        return store.uri(path)
+
+    return keep
+
+
+def check_output(store: Store) -> list[str]:
     """Refuse an output that nobody can write to; returns notes on what the store does not promise."""
     try:
         honoured = store.check()

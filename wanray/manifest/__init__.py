@@ -1,6 +1,7 @@
 """From a manifest of any size to requests: read, normalise, validate, fill in, expand, key."""
 
 from wanray.manifest.convert import convert
+from wanray.manifest.media import Keep
 from wanray.manifest.problems import Problem
 from wanray.manifest.read import read_batches
 from wanray.manifest.resolve import INVALID_SCHEMA, REQUEST_SCHEMA, Resolved, Resolver, resolve
@@ -10,6 +11,7 @@ from wanray.manifest.validate import validate
 __all__ = [
     "INVALID_SCHEMA",
     "REQUEST_SCHEMA",
+    "Keep",
     "Problem",
     "Resolved",
     "Resolver",

@@ -14,10 +14,13 @@ from wanray.manifest.arrays import flat
 from wanray.records import canonical_json, key_head
 
 BEFORE_SEED = (
-    ('{"extension":{"method":"none"},"fps":', "fps"),
+    ('{"context_scale":', "context_scale"),
+    (',"extension":{"method":"none"},"fps":', "fps"),
     (',"guidance":{"high":', "guidance_high"),
     (',"low":', "guidance_low"),
     ('},"height":', "height"),
+    (',"inputs":', "inputs"),
+    (',"key_frames":', "key_frames"),
     (',"negative_prompt":', "negative_prompt"),
     (',"num_frames":', "num_frames"),
     (',"prompt":', "prompt"),
@@ -29,9 +32,13 @@ AFTER_SEED = (
     (',"solver":', "solver"),
     (',"steps":', "steps"),
     (',"task":', "task"),
+    (',"video_sampling":', "video_sampling"),
     (',"width":', "width"),
 )
 """The same after the seed."""
+
+WRITTEN = ("inputs", "key_frames")
+"""Columns that are JSON already."""
 
 
 def hashed_head(model: dict[str, str], numerics: dict[str, str]) -> "hashlib._Hash":
@@ -70,7 +77,7 @@ def _joined(table: pa.Table, template: tuple[tuple[str, str], ...]) -> pa.Array:
     """The template filled in for each row."""
     pieces: list[pa.Array | str] = [pa.repeat("", len(table))]
     for text, name in template:
-        values = _json(flat(table[name]))
+        values = _json(flat(table[name]), written=name in WRITTEN)
         if isinstance(values, str) and isinstance(pieces[-1], str):
             pieces[-1] += text + values
         elif isinstance(values, str):
@@ -80,8 +87,9 @@ def _joined(table: pa.Table, template: tuple[tuple[str, str], ...]) -> pa.Array:
     return pc.binary_join_element_wise(*pieces, "")
 
 
-def _json(array: pa.Array) -> pa.Array | str:
+def _json(array: pa.Array, *, written: bool) -> pa.Array | str:
     """JSON of each value; one text where all rows have the same."""
-    encoded = array.dictionary_encode()
-    texts = [canonical_json(value) for value in encoded.dictionary.to_pylist()]
+    encoded = array.dictionary_encode(null_encoding="encode")
+    values = encoded.dictionary.to_pylist()
+    texts = values if written else [canonical_json(value) for value in values]
     return texts[0] if len(texts) == 1 else pa.array(texts, pa.string()).take(encoded.indices)

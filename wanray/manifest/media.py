@@ -1,60 +1,63 @@
-"""Opens the media that a manifest names: does each exist, and is its header what the column says?"""
+"""Opens the media that a manifest names: is each what its column says, how large, with which digest?"""
 
 import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import av
-import fsspec
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
 
+from wanray.errors import InputError
 from wanray.manifest.columns import MEDIA_COLUMNS
 from wanray.manifest.problems import SHOWN_PATH_CHARS, Problem, excerpt
+from wanray.media import digest, probe_image, probe_video, read_media
 
 NUM_THREADS = 16
 """Opening a file in a store is waiting."""
+REMEMBERED = 16384
+"""Media whose facts are kept, because rows often share one."""
 
 
-def _open_image(file: IO[bytes]) -> None:
-    with Image.open(file) as image:
-        image.verify()
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """What the plan has to know of one file."""
+
+    sha256: str
+    uri: str
+    """Where a worker finds it."""
+    width: int = 0
+    height: int = 0
+    num_frames: int = 1
+    fps: float = 0.0
+    has_audio: bool = False
 
 
-def _open_stream(kind: str) -> Callable[[IO[bytes]], None]:
-    def check(file: IO[bytes]) -> None:
-        with av.open(file) as container:
-            # a broken picture has a video stream without a size
-            if not any(stream.type == kind and getattr(stream, "width", 1) for stream in container.streams):
-                raise ValueError(f"it has no {kind} stream")
+Media = dict[int, dict[str, tuple[Medium, ...]]]
+"""Row within the batch -> column -> its media in order; rows without any are left out."""
 
-    return check
+Keep = Callable[[str, bytes], str]
+"""`keep(sha256, content)`: store bytes that came inside the manifest; returns their URI."""
 
 
-OPENERS: dict[str, Callable[[IO[bytes]], None]] = {
-    "image": _open_image,
-    "last_image": _open_image,
-    "reference_images": _open_image,
-    "video": _open_stream("video"),
-    "mask": _open_stream("video"),  # a still image opens as a video of one frame
-    "pose_video": _open_stream("video"),
-    "audio": _open_stream("audio"),
-}
-
-
-def check_media(table: pa.Table) -> list[Problem]:
-    """A problem for each medium of a normalised batch that cannot be opened, with file and reason."""
+def open_media(table: pa.Table, keep: Keep) -> tuple[Media, list[Problem]]:
+    """The media of a normalised batch, and a problem for each that cannot be used, with file and reason."""
     found = [item for name in MEDIA_COLUMNS if name in table.column_names for item in _sources(table, name)]
-    if not found:
-        return []
+    media: Media = {}
+    problems: list[Problem] = []
     with ThreadPoolExecutor(NUM_THREADS) as threads:
-        reasons = threads.map(lambda item: _why_not(item[1], item[2]), found)
-        return [
-            Problem(row, "", name, f"must be a readable file, got {_label(source)}: {reason}")
-            for (row, name, source), reason in zip(found, reasons, strict=True)
-            if reason is not None
-        ]
+        opened = threads.map(lambda item: _open(item[1], item[2], keep), found)
+        for (row, name, source), result in zip(found, opened, strict=True):
+            if isinstance(result, str):
+                says = f"must be a readable file, got {_label(source)}: {result}"
+                problems.append(Problem(row, "", name, says))
+            else:
+                columns = media.setdefault(row, {})
+                columns[name] = (*columns.get(name, ()), result)
+    return media, problems
 
 
 def _sources(table: pa.Table, name: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -63,24 +66,52 @@ def _sources(table: pa.Table, name: str) -> Iterator[tuple[int, str, dict[str, A
             yield from ((row, name, source) for source in (value if isinstance(value, list) else [value]))
 
 
-def _why_not(name: str, source: dict[str, Any]) -> str | None:
-    """The reason why a medium cannot be opened; None if it can."""
+def _open(name: str, source: dict[str, Any], keep: Keep) -> Medium | str:
+    """The medium, or the reason why it cannot be used."""
     try:
-        with _opened(source) as file:
-            OPENERS[name](file)
-    except FileNotFoundError:
-        return "it does not exist"
-    except IsADirectoryError:
-        return "it is a folder"
-    except UnidentifiedImageError:
-        return "it is no image of a known format"
-    except Exception as error:  # noqa: BLE001 - stores, Pillow and FFmpeg raise classes of their own
-        return str(error) or type(error).__name__
-    return None
+        if source["bytes"] is None:
+            return _open_uri(_probe_of(name), absolute(source["path"]))
+        sha256 = digest(source["bytes"])
+        return _probe_of(name)(source["bytes"], sha256, keep(sha256, source["bytes"]))
+    except (InputError, ValueError) as error:
+        return str(error)
+    except av.FFmpegError as error:
+        return f"it cannot be decoded ({error.strerror})"
 
 
-def _opened(source: dict[str, Any]) -> Any:
-    return fsspec.open(source["path"], "rb") if source["bytes"] is None else io.BytesIO(source["bytes"])
+@lru_cache(REMEMBERED)
+def _open_uri(probe: "Probe", uri: str) -> Medium:
+    content = read_media(uri)
+    return probe(content, digest(content), uri)
+
+
+def absolute(uri: str) -> str:
+    """`uri`, with a local path made absolute: workers have other working directories."""
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
+Probe = Callable[[bytes, str, str], Medium]
+
+
+def _image(content: bytes, sha256: str, uri: str) -> Medium:
+    info = probe_image(content)
+    return Medium(sha256, uri, info.width, info.height)
+
+
+def _video(content: bytes, sha256: str, uri: str) -> Medium:
+    info = probe_video(content)
+    return Medium(sha256, uri, info.width, info.height, info.num_frames, info.fps, info.has_audio)
+
+
+def _audio(content: bytes, sha256: str, uri: str) -> Medium:
+    with av.open(io.BytesIO(content)) as container:
+        if not container.streams.audio:
+            raise ValueError("it has no audio stream")
+    return Medium(sha256, uri, has_audio=True)
+
+
+def _probe_of(name: str) -> Probe:
+    return {"video": _video, "mask": _video, "pose_video": _video, "audio": _audio}.get(name, _image)
 
 
 def _label(source: dict[str, Any]) -> str:

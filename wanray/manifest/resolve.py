@@ -21,12 +21,14 @@ from wanray.errors import ManifestError
 from wanray.manifest.arrays import PROBLEM, flat
 from wanray.manifest.canonical import hashed_head, requests_and_digests
 from wanray.manifest.columns import MEDIA_COLUMNS, normalise_table, unknown_columns
-from wanray.manifest.expand import expand
+from wanray.manifest.expand import expand, replace_column
 from wanray.manifest.fill import fill
-from wanray.manifest.media import check_media
+from wanray.manifest.fit import Fitter, check_pairs, fit
+from wanray.manifest.media import Keep, Media, open_media
 from wanray.manifest.problems import Problem, describe, located
-from wanray.manifest.settings import check_defaults, check_sweep, combinations, job_defaults
+from wanray.manifest.settings import JobValues, check_defaults, check_sweep, combinations, job_values
 from wanray.manifest.tags import merged_tags, plain_rows
+from wanray.manifest.tasks import check_tasks, choose_tasks, column
 from wanray.manifest.validate import require_prompt, validate
 from wanray.records import PLAN_SCHEMA, canonical_json
 from wanray.registry import Defaults, Model
@@ -61,14 +63,14 @@ class Resolver:
     model: Model
     model_json: dict[str, str]
     """{name, digest} of the weights: part of every key."""
-    numerics: dict[str, str]
-    """{mode, dtype, noise}: part of every key."""
+    numerics: dict[str, Any]
+    """The config's numerics: part of every key."""
     official: Defaults
     """What the model's authors use; its shift is never None."""
     defaults: DefaultsConfig
     sweep: dict[str, list[Any]]
-    check_media: bool = True
-    """Open every medium that a row names."""
+    keep: Keep
+    """Stores media that come as bytes inside the manifest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,20 +103,20 @@ class _Job:
     """What is computed once for all pieces."""
 
     resolver: Resolver
-    values: dict[str, Any]
+    values: JobValues
     choices: pa.Table
     head: "hashlib._Hash"
 
     @property
     def piece_rows(self) -> int:
         """Manifest rows to take at a time, so that their requests are not many more than `MAX_REQUESTS`."""
-        return max(1, MAX_REQUESTS // (len(self.choices) * len(self.values["seeds"] or [0])))
+        return max(1, MAX_REQUESTS // (len(self.choices) * len(self.values.values["seeds"] or [0])))
 
 
 def _resolve(batches: Iterator[pa.Table], resolver: Resolver) -> Iterator[Resolved]:
     job = _Job(
         resolver=resolver,
-        values=job_defaults(resolver.official, resolver.defaults),
+        values=job_values(resolver.official, resolver.defaults),
         choices=combinations(resolver.sweep),
         head=hashed_head(resolver.model_json, resolver.numerics),
     )
@@ -145,33 +147,57 @@ def _warn_unknown(batch: pa.Table) -> bool:
 
 
 def _resolve_piece(raw: pa.Table, first_row: int, job: _Job) -> Resolved:
-    table, problems = _judge(raw, job.resolver)
+    judged = _judge(raw, job)
     rows = pa.array(np.arange(first_row, first_row + len(raw)))
-    ids = _ids(table, rows)
-    problems = located(problems, first_row, ids.to_pylist())
-    good = pc.invert(pc.is_in(rows, pa.array([problem.row for problem in problems], pa.int64())))
-    tags = merged_tags(raw, table, job.values["tags"])
-    filled = fill(table, job.values | {"task": job.resolver.model.task})
-    for name, array in (("row", rows), ("id", ids), ("tags", tags)):
+    ids = _ids(judged.table, rows)
+    bad = pa.array(sorted({problem.row for problem in judged.problems}), pa.int64())
+    good = pc.invert(pc.is_in(pa.array(np.arange(len(raw))), bad))
+    filled = fill(judged.table, judged.tasks, job.values)
+    tags = merged_tags(raw, judged.table, job.values.values["tags"])
+    for name, array in (("row", pa.array(np.arange(len(raw)))), ("id", ids), ("tags", tags)):
         filled = filled.append_column(name, array)
+    expanded = expand(filled.filter(good), job.choices)
+    fitter = Fitter(job.resolver.model, job.resolver.numerics["mode"], job.values)
+    fitted, unfit = fit(expanded, judged.media, judged.key_frames, fitter)
+    unfit = list(dict.fromkeys(unfit))
+    fits = pc.invert(pc.is_in(fitted["row"], pa.array([problem.row for problem in unfit], pa.int64())))
+    problems = located(judged.problems + unfit, first_row, ids.to_pylist())
+    invalid = pc.is_in(rows, pa.array([problem.row for problem in problems], pa.int64()))
     return Resolved(
-        requests=_requests(expand(filled.filter(good), job.choices), job.head),
-        invalid=_invalid(raw.filter(pc.invert(good)), problems),
+        requests=_requests(fitted.filter(fits), first_row, job),
+        invalid=_invalid(raw.filter(invalid), problems),
         problems=problems,
         num_rows=len(raw),
     )
 
 
-def _judge(raw: pa.Table, resolver: Resolver) -> tuple[pa.Table, list[Problem]]:
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The rows of a piece in canonical types, with what is wrong; rows count within the piece."""
+
+    table: pa.Table
+    tasks: pa.Array
+    media: Media
+    key_frames: dict[int, list[int]]
+    problems: list[Problem]
+
+
+def _judge(raw: pa.Table, job: _Job) -> _Judged:
     """The normalised rows and all their problems; of a medium that cannot be opened only that."""
+    resolver = job.resolver
     table, problems = normalise_table(raw)
     if resolver.defaults.prompt is None and "prompt" not in resolver.sweep:
         unreadable = {problem.row for problem in problems if problem.column in ("prompt", "")}
-        problems += [problem for problem in require_prompt(table) if problem.row not in unreadable]
-    unopened = check_media(table) if resolver.check_media else []
-    reported = {(problem.row, problem.column) for problem in unopened}
-    rules = validate(table, resolver.model)
-    return table, problems + unopened + [item for item in rules if (item.row, item.column) not in reported]
+        required = require_prompt(table, resolver.model)
+        problems += [problem for problem in required if problem.row not in unreadable]
+    tasks = choose_tasks(table, resolver.model, resolver.defaults.task)
+    media, unopened = open_media(table, resolver.keep)
+    rules = validate(table, resolver.model) + check_tasks(table, tasks, resolver.model) + check_pairs(media)
+    reported = {(problem.row, problem.column) for problem in problems + unopened}
+    problems += unopened + [item for item in rules if (item.row, item.column) not in reported]
+    frames = column(table, "key_frames").to_pylist()
+    key_frames = {row: values for row, values in enumerate(frames) if values}
+    return _Judged(table, tasks, media, key_frames, problems)
 
 
 def _ids(table: pa.Table, rows: pa.Array) -> pa.Array:
@@ -180,9 +206,12 @@ def _ids(table: pa.Table, rows: pa.Array) -> pa.Array:
     return pc.coalesce(flat(table["id"]), default) if "id" in table.column_names else default
 
 
-def _requests(table: pa.Table, head: "hashlib._Hash") -> pa.Table:
-    requests, digests = requests_and_digests(table, head)
+def _requests(table: pa.Table, first_row: int, job: _Job) -> pa.Table:
+    if job.resolver.numerics["mode"] == "official":
+        table = _official_negative(table, job.resolver.official)
+    requests, digests = requests_and_digests(table, job.head)
     columns = {name: table[name] for name in REQUEST_SCHEMA.names if name in table.column_names}
+    columns["row"] = pc.add(flat(table["row"]), first_row)
     one_each = pa.array(np.arange(len(table) + 1), pa.int32())
     columns["ids"] = pa.ListArray.from_arrays(one_each, flat(table["id"]))
     columns["key"] = pa.array([digest.hex() for digest in digests], pa.string())
@@ -191,6 +220,13 @@ def _requests(table: pa.Table, head: "hashlib._Hash") -> pa.Table:
     scales = (pc.not_equal(table[name], 1.0) for name in ("guidance_high", "guidance_low"))
     columns["guided"] = pc.or_(*scales)
     return pa.table({name: columns[name] for name in REQUEST_SCHEMA.names}, schema=REQUEST_SCHEMA)
+
+
+def _official_negative(table: pa.Table, official: Defaults) -> pa.Table:
+    """The official code takes an empty negative prompt for none given; one blank is an empty one."""
+    texts = flat(table["negative_prompt"])
+    filled = pc.if_else(pc.equal(texts, ""), official.negative_prompt, texts)
+    return replace_column(table, "negative_prompt", filled)
 
 
 def _invalid(raw: pa.Table, problems: list[Problem]) -> pa.Table:

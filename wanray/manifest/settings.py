@@ -5,7 +5,7 @@ Both go through the columns' types and rules, so a value that is right in a row 
 
 import difflib
 import itertools
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,8 @@ SWEEPABLE = (
     "size",
     "width",
     "height",
+    "max_area",
+    "context_scale",
     "negative_prompt",
     "prompt",
 )
@@ -58,11 +60,26 @@ def check_sweep(sweep: dict[str, list[Any]], model: Model) -> None:
         _check("sweep", pa.table({name: array_of(values)}), model)
 
 
-def job_defaults(official: Defaults, defaults: DefaultsConfig) -> dict[str, Any]:
-    """Column -> value for what a row leaves out: the config's, else the model's; size is width and height."""
-    values = asdict(official) | {"prompt": None, "priority": 0, "seed": None, "seeds": None, "tags": None}
-    given, _ = normalise_table(_given(defaults))
-    return values | _split(given).to_pylist()[0]
+@dataclass(frozen=True, slots=True)
+class JobValues:
+    """What rows get that leave something out."""
+
+    values: dict[str, Any]
+    """Column -> value; size is width and height."""
+    given: frozenset[str]
+    """The columns that the config sets."""
+    shift_by_area: dict[int, float]
+    """Asked-for area in pixels -> shift, where the config sets none."""
+
+
+def job_values(official: Defaults, defaults: DefaultsConfig) -> JobValues:
+    """The config's values, else the model's."""
+    values = asdict(official) | dict.fromkeys(("prompt", "seed", "seeds", "tags", "max_area"))
+    values |= {"priority": 0, "context_scale": 1.0, "video_sampling": "even"}
+    table, _ = normalise_table(_given(defaults))
+    given = _split(table).to_pylist()[0]
+    by_area = {} if "shift" in given else official.shift_by_area
+    return JobValues(values | given, frozenset(given), by_area)
 
 
 def combinations(sweep: dict[str, list[Any]]) -> pa.Table:

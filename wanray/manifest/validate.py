@@ -14,14 +14,15 @@ import pyarrow.compute as pc
 from wanray.manifest.arrays import flat
 from wanray.manifest.columns import MEDIA_COLUMNS
 from wanray.manifest.problems import Problem, broken
+from wanray.manifest.rows import rows_where
 from wanray.registry import Model
 from wanray.schedule import SOLVERS
 
-TASK_INPUTS: dict[str, frozenset[str]] = {"t2v": frozenset()}
-"""Per task: the columns that condition it besides the prompt."""
+INPUT_COLUMNS = (*MEDIA_COLUMNS, "key_frames", "video_sampling", "lora", "context_scale", "max_area")
+"""Columns that only some models take."""
 
-INPUT_COLUMNS = (*MEDIA_COLUMNS, "lora", "context_scale", "max_area")
-"""Columns that only some tasks take."""
+SAMPLINGS = ("even", "cut")
+"""Values of `video_sampling`: all over the source as the official code does, or from its start at `fps`."""
 
 
 Check = Callable[[pa.Array], pa.Array]
@@ -97,6 +98,11 @@ def _any_item(breaks: Check) -> Check:
     return check
 
 
+def _is_empty(array: pa.Array) -> pa.Array:
+    """True for lists without items."""
+    return pc.equal(pc.list_value_length(array), 0)
+
+
 def split_size(size: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Width and height of texts such as 832x480 or 832*480, int64; null where it is not such a text."""
     parts = pc.extract_regex(size, r"^(?P<width>[0-9]{1,9})[x*](?P<height>[0-9]{1,9})$")
@@ -107,20 +113,23 @@ RULES = (
     Rule("id", matches(r"^$"), "must not be empty"),
     Rule("id", longer(256), "must have at most 256 characters", pc.utf8_length),
     Rule("id", matches(r"\p{Cc}"), "must have no control characters"),
-    Rule("prompt", lambda array: pc.equal(pc.utf8_trim_whitespace(array), ""), "must not be blank"),
     Rule("prompt", longer(20_000), "must have at most 20,000 characters", pc.utf8_length),
     Rule("size", lambda array: pc.is_null(split_size(array)[0]), "must be WIDTHxHEIGHT such as 832x480"),
     Rule("size", _sides(outside(16, 8192)), "must have sides of 16 to 8192 pixels"),
     Rule("width", outside(16, 8192), "must be 16 to 8192 pixels"),
     Rule("height", outside(16, 8192), "must be 16 to 8192 pixels"),
     Rule("max_area", outside(16 * 16, 8192 * 8192), "must be 256 to 67108864 pixels"),
+    Rule("context_scale", outside(0, 10), "must be 0 to 10"),
+    Rule("video_sampling", other_than(SAMPLINGS), f"must be one of {', '.join(SAMPLINGS)}"),
+    Rule("reference_images", _is_empty, "must hold at least one image"),
+    Rule("key_images", _is_empty, "must hold at least one image"),
     Rule("num_frames", outside(1, 10_001), "must be 1 to 10001"),
     Rule("fps", above(240), "must be above 0 and at most 240"),
     Rule("steps", outside(1, 1000), "must be 1 to 1000"),
     Rule("shift", above(100), "must be above 0 and at most 100"),
     Rule("guidance", _experts(outside(0, 100)), "must be 0 to 100 for both experts"),
     Rule("seed", lambda array: pc.less(array, 0), "must be 0 to 9223372036854775807"),
-    Rule("seeds", lambda array: pc.equal(pc.list_value_length(array), 0), "must hold at least one seed"),
+    Rule("seeds", _is_empty, "must hold at least one seed"),
     Rule("seeds", _any_item(lambda array: pc.less(array, 0)), "must be 0 to 9223372036854775807 each"),
     Rule("priority", outside(-1_000_000, 1_000_000), "must be -1000000 to 1000000"),
     Rule("solver", other_than(SOLVERS), f"must be one of {', '.join(SOLVERS)}"),
@@ -136,10 +145,11 @@ def model_rules(model: Model) -> tuple[Rule, ...]:
     pixels, frames = model.size_multiple_px, model.temporal_stride
     examples = f"{frames + 1}, {2 * frames + 1}, ..., {20 * frames + 1}"
     multiple = f"must be a multiple of {pixels} pixels"
-    accepted = TASK_INPUTS[model.task]
-    refused = [name for name in INPUT_COLUMNS if name not in accepted]
+    refused = [name for name in INPUT_COLUMNS if name not in model.inputs]
+    tasks = (*model.tasks, model.alias) if model.alias else model.tasks
+    one = "the task" if len(tasks) == 1 else "a task"
     return (
-        Rule("task", other_than((model.task,)), f"must be {model.task}, the task of model {model.name}"),
+        Rule("task", other_than(tasks), f"must be {' or '.join(tasks)}, {one} of model {model.name}"),
         Rule("size", _sides(no_multiple(pixels)), f"must have sides that are multiples of {pixels} pixels"),
         Rule("width", no_multiple(pixels), multiple),
         Rule("height", no_multiple(pixels), multiple),
@@ -160,19 +170,28 @@ def validate(table: pa.Table, model: Model | None) -> list[Problem]:
         if rule.column in table.column_names
         for problem in _check(rule, flat(table[rule.column]))
     ]
-    return problems + [problem for pair in EXCLUSIONS for problem in _check_exclusion(table, *pair)]
+    problems += [problem for pair in EXCLUSIONS for problem in _check_exclusion(table, *pair)]
+    return problems + _blank_prompts(table, model)
 
 
-def require_prompt(table: pa.Table) -> list[Problem]:
+def require_prompt(table: pa.Table, model: Model) -> list[Problem]:
     """A problem for each row of a normalised batch without a prompt."""
     prompts = flat(table["prompt"]) if "prompt" in table.column_names else pa.nulls(len(table))
     message = "is required: give it in the row or as defaults.prompt"
+    if model.takes_blank_prompt:
+        message += ', or write "" to render from the image alone'
     return [Problem(row, "", "prompt", message) for row in rows_where(pc.is_null(prompts))]
 
 
-def rows_where(mask: pa.Array) -> list[int]:
-    """Indices at which `mask` is true."""
-    return pc.indices_nonzero(mask.fill_null(False)).to_pylist()
+def _blank_prompts(table: pa.Table, model: Model | None) -> list[Problem]:
+    """A blank prompt tells nothing, except to a model to which the image tells enough."""
+    if "prompt" not in table.column_names or (model and model.takes_blank_prompt):
+        return []
+    prompts = flat(table["prompt"])
+    blank = pc.equal(pc.utf8_trim_whitespace(prompts), "")
+    if model is None and "image" in table.column_names:
+        blank = pc.and_(blank, pc.is_null(flat(table["image"])))
+    return [broken(row, "prompt", "must not be blank", prompts[row].as_py()) for row in rows_where(blank)]
 
 
 def _check(rule: Rule, array: pa.Array) -> list[Problem]:

@@ -6,14 +6,16 @@ H, W latent height and width, L text tokens, D text width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
-from diffusers.utils import logging as diffusers_logging
 
+from wanray.checkpoint import Component
+from wanray.models.islands import add_float32_islands, is_island
 from wanray.models.load import load_network
 from wanray.models.solver import Solver, make_solver
 from wanray.models.state import DenoiseState
+from wanray.models.steering import Steering
 from wanray.records import Request
 from wanray.registry import Model
 from wanray.stage import Report
@@ -29,30 +31,38 @@ class TextCondition:
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """How to compute: the config's `numerics`, with the folder whose scheduler `diffusers` mode follows."""
+    """How to compute: the config's `numerics`, with the scheduler config that `diffusers` mode follows."""
 
     mode: str
     noise: str
-    checkpoint: str
+    scheduler: dict[str, Any]
 
 
-def load_transformer(folder: str, dtype: torch.dtype, device: str) -> WanTransformer3DModel:
-    """One expert. Under bfloat16 diffusers keeps time embedding, modulation and norms in float32."""
-    diffusers_logging.disable_progress_bar()
-    return load_network(WanTransformer3DModel, folder, dtype, device)
+def load_transformer(component: Component, dtype: torch.dtype, device: str, official: bool) -> Any:
+    """One expert; official numerics keep the residual stream and other islands of bfloat16 in float32."""
+    if not official or dtype is torch.float32:
+        return load_network(component, dtype, device)
+    transformer = load_network(component, dtype, device, keep_float32=is_island)
+    add_float32_islands(transformer)
+    return transformer
 
 
 def first_state(request: Request, model: Model, numerics: Numerics) -> DenoiseState:
-    """Pure noise of the request's seed, float32 [1, C, T, H, W].
+    """Pure noise of the request's seed, float32 [1, C, T, H, W]; a frame more per reference image.
 
     Drawn on the CPU, so that it is the same on every device and rank, or on the GPU in the order of the
     official code (`wan/text2video.py`).
     """
-    frames = (request.num_frames - 1) // model.temporal_stride + 1
+    frames = (request.num_frames - 1) // model.temporal_stride + 1 + num_references(request)
     height, width = request.height // model.spatial_stride, request.width // model.spatial_stride
     generator = torch.Generator(numerics.noise).manual_seed(request.seed)
-    shape = (1, model.dims.in_channels, frames, height, width)
+    shape = (1, model.latent_channels, frames, height, width)
     return DenoiseState(torch.randn(shape, generator=generator, dtype=torch.float32, device=numerics.noise))
+
+
+def num_references(request: Request) -> int:
+    """Latent frames that stand before the video and are dropped at the end."""
+    return len(request.inputs.get("reference_images", ()))
 
 
 def guidance_of(request: Request, expert: str, mode: str) -> float | None:
@@ -68,16 +78,17 @@ def guidance_of(request: Request, expert: str, mode: str) -> float | None:
 def request_solver(request: Request, numerics: Numerics, device: str) -> Solver:
     """The solver of `request`, at step 0."""
     return make_solver(
-        request.solver, request.steps, request.shift, numerics.mode, numerics.checkpoint, device
+        request.solver, request.steps, request.shift, numerics.mode, numerics.scheduler, device
     )
 
 
 @torch.inference_mode()
 def advance(
-    transformer: WanTransformer3DModel,
+    transformer: Any,
     state: DenoiseState,
     solver: Solver,
     text: TextCondition,
+    steering: Steering,
     guidance: float | None,
     until: int,
     mode: str,
@@ -90,22 +101,23 @@ def advance(
     """
     if state.step:
         solver.restore(state.history, state.scalars)
-    latents_BCTHW, total = state.latents_BCTHW, len(solver.timesteps)
+    latents_BCTHW, total = steering.pin(state.latents_BCTHW), len(solver.timesteps)
     for index in range(state.step, until):
         velocity_BCTHW = predict_velocity(
-            transformer, latents_BCTHW, solver.timesteps[index], text, guidance, mode == "official"
+            transformer, latents_BCTHW, solver.timesteps[index], text, steering, guidance, mode == "official"
         )
-        latents_BCTHW = solver.step(velocity_BCTHW, index, latents_BCTHW)
+        latents_BCTHW = steering.pin(solver.step(velocity_BCTHW, index, latents_BCTHW))
         report(index + 1, total)
     tensors, scalars = solver.history() if until else ({}, {})
     return DenoiseState(latents_BCTHW, max(until, state.step), tensors, scalars)
 
 
 def predict_velocity(
-    transformer: WanTransformer3DModel,
+    transformer: Any,
     latents_BCTHW: torch.Tensor,
     timestep: torch.Tensor,
     text: TextCondition,
+    steering: Steering,
     guidance: float | None,
     in_float32: bool,
 ) -> torch.Tensor:
@@ -114,12 +126,15 @@ def predict_velocity(
     Official: `wan/text2video.py`, `noise_pred = noise_pred_uncond + guide_scale * (...)`.
     """
 
+    arguments = steering.arguments(transformer)
+
     def forward(text_BLD: torch.Tensor) -> torch.Tensor:
         velocity_BCTHW = transformer(
-            hidden_states=latents_BCTHW.to(transformer.dtype),
-            timestep=timestep.expand(latents_BCTHW.shape[0]),
+            hidden_states=steering.channels(latents_BCTHW).to(transformer.dtype),
+            timestep=steering.timestep(timestep, latents_BCTHW),
             encoder_hidden_states=text_BLD,
             return_dict=False,
+            **arguments,
         )[0]
         return velocity_BCTHW.float() if in_float32 else velocity_BCTHW
 

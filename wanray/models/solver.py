@@ -4,8 +4,6 @@ The arithmetic is diffusers'; with the official sigmas its trajectories equal th
 (`wan/utils/fm_solvers_unipc.py`, `fm_solvers.py`).
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,15 +54,16 @@ class Solver:
                 setattr(self.scheduler, name, [tensors.get(f"{name}.{i}") for i in range(scalars[name])])
 
 
-def make_solver(name: str, steps: int, shift: float, mode: str, checkpoint: str, device: str) -> Solver:
+def make_solver(
+    name: str, steps: int, shift: float, mode: str, config: dict[str, Any], device: str
+) -> Solver:
     """The solver of one request at its first step.
 
     name: `unipc` or `dpm++`. mode: `official` takes Wan's own sigmas; `diffusers` configures the scheduler
-    from the checkpoint's `scheduler/scheduler_config.json`, as a pipeline would.
+    from `config`, the checkpoint's, as a pipeline would.
     """
     scheduler_class = SCHEDULERS[name]
     if mode == "diffusers":
-        config = json.loads((Path(checkpoint) / "scheduler" / "scheduler_config.json").read_text())
         scheduler = scheduler_class.from_config(config, flow_shift=shift)
         scheduler.set_timesteps(steps, device=device)
     else:

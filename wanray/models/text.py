@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import ftfy
 import torch
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from wanray.checkpoint import Component
 from wanray.models.load import load_network
 from wanray.models.state import MAX_TOKENS
 
@@ -37,11 +38,11 @@ class Embedding:
 class TextEncoder:
     """UMT5 with its tokenizer."""
 
-    def __init__(self, checkpoint: str, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, component: Component, tokenizer: str, dtype: torch.dtype, device: str) -> None:
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # it takes a long prompt for a mistake; we cut and note it
-        self.tokenizer = AutoTokenizer.from_pretrained(f"{checkpoint}/tokenizer", local_files_only=True)
-        self.encoder = load_network(UMT5EncoderModel, f"{checkpoint}/text_encoder", dtype, device)
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        self.encoder = load_network(component, dtype, device)
         self.device = device
 
     @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from wanray.plan.build import Selection, WritePart, select_requests
 from wanray.plan.model import Counts, Plan, PoolPlan, ShapeGroup
-from wanray.plan.pools import choose_pools
+from wanray.plan.pools import choose_pools, decode_pool
 
 __all__ = [
     "Counts",
@@ -12,5 +12,6 @@ __all__ = [
     "ShapeGroup",
     "WritePart",
     "choose_pools",
+    "decode_pool",
     "select_requests",
 ]

@@ -61,7 +61,7 @@ class Plan:
 
     run: str
     model: dict[str, str]
-    numerics: dict[str, str]
+    numerics: dict[str, Any]
     placement: str
     counts: Counts
     groups: tuple[ShapeGroup, ...]

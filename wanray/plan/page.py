@@ -36,6 +36,8 @@ def plan_page(plan: Plan) -> RenderableType:
         lines.append(Text(f"invalid    ... and {hidden} more rows", style="yellow"))
     if not counts.left:
         return Group(*lines)
+    if not plan.groups:  # nothing is denoised
+        return Group(*lines, _pool_table(plan))
     return Group(*lines, _group_table(plan.groups), _pool_table(plan), _estimate_line(plan))
 
 

@@ -98,12 +98,16 @@ def choose_pools(
 ) -> tuple[PoolPlan, ...]:
     """All pools in the order of the data flow, the denoise pools with their estimated work."""
     encode = _plain_pool("encode", config.pools.encode)
-    decode = _plain_pool("decode", config.pools.decode)
     denoise = [
         _denoise_pool(name, pool_config(config, name), experts, groups, config.estimate)
         for name, experts in pool_experts(placement, model).items()
     ]
-    return (encode, *denoise, decode)
+    return (encode, *denoise, decode_pool(config))
+
+
+def decode_pool(config: RenderConfig) -> PoolPlan:
+    """The pool of a job that only decodes."""
+    return _plain_pool("decode", config.pools.decode)
 
 
 def _plain_pool(name: str, pool: PoolConfig) -> PoolPlan:

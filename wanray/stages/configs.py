@@ -1,7 +1,9 @@
 """The configs of the stages: all that a stage knows of its job. No torch, so that engines can make them."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from wanray.checkpoint import Component
 from wanray.config import OutputConfig, TopologyConfig
 from wanray.registry import Model
 
@@ -15,10 +17,25 @@ class ExtendConfig:
 class EncodeConfig:
     """Of the text encoder."""
 
-    checkpoint: str
-    """Folder in Diffusers layout."""
+    text_encoder: Component
+    tokenizer: str
+    """Its folder."""
     dtype: str
     """As `numerics.dtype`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConditionConfig:
+    """Of what prepares images, videos, masks and references."""
+
+    vae: Component
+    image_encoder: Component | None
+    image_processor: str | None
+    """Its folder; only `mode` diffusers uses it."""
+    model: Model
+    mode: str
+    dtype: str
+    """Of the transformer: what it will round the conditions to is sent so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,9 +44,10 @@ class DenoiseConfig:
 
     pool: str
     """Name of the pool, for the record's topology."""
-    checkpoint: str
-    transformers: dict[str, str]
-    """Expert -> folder name below the checkpoint, in the order of work."""
+    transformers: dict[str, Component]
+    """By expert, in the order of work."""
+    scheduler: dict[str, Any]
+    """The checkpoint's scheduler config; only `mode` diffusers uses it."""
     model: Model
     boundary: float | None
     """Timestep / 1000 of the expert switch."""
@@ -40,11 +58,19 @@ class DenoiseConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DecodeConfig:
-    """Of VAE, mp4 and commit; run, model and numerics go into meta.json as they are."""
+class LatentsConfig:
+    """Of what reads latents back."""
 
-    checkpoint: str
+    url: str
+    """The output of the render that saved them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeConfig:
+    """Of VAE, video and commit; run, model and numerics go into meta.json as they are."""
+
+    vae: Component
     output: OutputConfig
     run: str
     model: dict[str, str]
-    numerics: dict[str, str]
+    numerics: dict[str, Any]

@@ -1,23 +1,31 @@
-"""Latents to a committed clip: VAE, mp4, poster, upload, commit. Frames never leave this process."""
+"""Latents to a committed clip: VAE, video, poster, upload, commit. Frames never leave this process.
 
-import hashlib
+They are decoded and encoded a few at a time, so memory does not grow with the length of the clip.
+"""
+
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
 from wanray.errors import ConfigError, InfrastructureError, StorageError
-from wanray.models.decode import decode_latents, load_vae, to_uint8
+from wanray.media import probe_video
 from wanray.models.device import is_healthy
+from wanray.models.load import load_network
+from wanray.models.vae import decode_stream, to_uint8
 from wanray.records import Clip, Record
-from wanray.sinks.ledger import Ledger, clip_folder, video_name
-from wanray.sinks.video import encode_mp4, encode_poster
+from wanray.registry import TASKS
+from wanray.sinks.ledger import Ledger, clip_folder
+from wanray.sinks.video import AudioSource, Encoded, MiddleFrame, encode_frames, encode_poster
 from wanray.stage import Report, Worker
 from wanray.stages.configs import DecodeConfig
+from wanray.stages.inputs import SAME_SPEED, fetch, speed
 from wanray.stages.payload import Payload
 from wanray.storage import Store
 
@@ -37,7 +45,7 @@ class Decode:
         """Load the VAE and open the store."""
         self.worker = worker
         torch.set_num_threads(worker.num_threads)
-        self.vae = load_vae(f"{self.config.checkpoint}/vae", worker.device)
+        self.vae = load_network(self.config.vae, torch.float32, worker.device)
         self.ledger = Ledger(Store.open(self.config.output.url))
         if not self.ledger.store.exists(f"runs/{self.config.run}/config.yaml"):
             raise ConfigError(
@@ -50,37 +58,47 @@ class Decode:
         start = time.monotonic()
         state = Payload.unpack(record.payload).state
         assert state is not None, "decode comes after denoise"
-        frames_FHWC = to_uint8(decode_latents(self.vae, state.latents_BCTHW)).numpy()
-        request = record.request
-        title = {"title": request.prompt[:200], "comment": f"wanray {record.key}"}
-        mp4 = encode_mp4(frames_FHWC, request.fps, self.config.output.video, title)
+        encoded, poster, notes = self._encode(record, state.latents_BCTHW)
         timings_s = record.timings_s | {"decode": time.monotonic() - start}
-        record = replace(record, clip=self._clip(record, mp4), payload=b"", timings_s=timings_s)
+        clip = _clip(record, encoded)
+        record = replace(record, clip=clip, payload=b"", timings_s=timings_s, notes=(*record.notes, *notes))
         extra = {"latents.safetensors": save({"latents": state.latents_BCTHW[0].contiguous()})}
+        extra = extra if self.config.output.save_latents else {}
         try:
-            won = self.ledger.commit(
-                record,
-                mp4,
-                encode_poster(frames_FHWC[len(frames_FHWC) // 2]),
-                extra if self.config.output.save_latents else {},
-                self._meta(record),
-            )
+            won = self.ledger.commit(record, encoded, poster, extra, self._meta(record))
         except StorageError as error:
             raise InfrastructureError(str(error)) from error
         return record if won else replace(record, clip=self._committed_clip(record.key))
 
-    def _clip(self, record: Record, mp4: bytes) -> Clip:
+    def _encode(self, record: Record, latents_BCTHW: torch.Tensor) -> tuple[Encoded, bytes, tuple[str, ...]]:
+        """The clip's files, its poster, and notes."""
         request = record.request
-        return Clip(
-            path=f"{clip_folder(record.key)}/{video_name(mp4)}",
-            sha256=hashlib.sha256(mp4).hexdigest(),
-            bytes=len(mp4),
-            codec="h264",
-            width=request.width,
-            height=request.height,
-            num_frames=request.num_frames,
-            fps=request.fps,
+        audio, notes = self._audio(record)
+        tap = MiddleFrame(request.num_frames)
+        encoded = encode_frames(
+            tap(self._frames(latents_BCTHW)),
+            request.fps,
+            self.config.output.video,
+            {"title": request.prompt[:200], "comment": f"wanray {record.key}"},
+            still=TASKS[request.task].max_frames == 1,
+            audio=audio,
         )
+        return encoded, encode_poster(tap.frame), notes
+
+    def _frames(self, latents_BCTHW: torch.Tensor) -> Iterator[np.ndarray]:
+        for frames_FCHW in decode_stream(self.vae, latents_BCTHW, self.config.numerics["vae_tiling"]):
+            yield from to_uint8(frames_FCHW).numpy()
+
+    def _audio(self, record: Record) -> tuple[AudioSource | None, tuple[str, ...]]:
+        """The source's sound, where it is asked for, there, and in time with the clip."""
+        request = record.request
+        if not self.config.output.video.audio or "video" not in request.inputs:
+            return None, ()
+        (sha256,) = request.inputs["video"]
+        data = fetch("video", record.sources[sha256], sha256)
+        if abs(speed(probe_video(data), request) - 1) > SAME_SPEED:
+            return None, ("audio is left out: the clip plays at another speed than its source",)
+        return AudioSource(data), ()
 
     def _committed_clip(self, key: str) -> Clip:
         meta = self.ledger.read_meta(key)
@@ -94,6 +112,7 @@ class Decode:
             "key": record.key,
             "ids": list(record.ids),
             "request": asdict(record.request),
+            "inputs": _inputs(record),
             "video": asdict(record.clip),
             "model": self.config.model,
             "numerics": self.config.numerics,
@@ -114,3 +133,25 @@ class Decode:
     def close(self) -> None:
         """Drop the VAE."""
         self.vae = None
+
+
+def _clip(record: Record, encoded: Encoded) -> Clip:
+    request = record.request
+    return Clip(
+        path=f"{clip_folder(record.key)}/{encoded.path}",
+        sha256=encoded.sha256,
+        bytes=encoded.num_bytes,
+        codec=encoded.codec,
+        width=request.width,
+        height=request.height,
+        num_frames=encoded.num_frames,
+        fps=request.fps,
+    )
+
+
+def _inputs(record: Record) -> dict[str, list[dict[str, str]]]:
+    """Where the request's media were read."""
+    return {
+        column: [{"sha256": sha256, "uri": record.sources[sha256]} for sha256 in digests]
+        for column, digests in record.request.inputs.items()
+    }

@@ -12,10 +12,12 @@ from wanray.models.denoise import (
     first_state,
     guidance_of,
     load_transformer,
+    num_references,
     request_solver,
 )
 from wanray.models.device import is_healthy
 from wanray.models.state import DTYPES, DenoiseState, pad_text
+from wanray.models.steering import Steering
 from wanray.records import Record, Request
 from wanray.stage import Report, Worker
 from wanray.stages.configs import DenoiseConfig
@@ -27,7 +29,7 @@ class Denoise:
 
     def __init__(self, config: DenoiseConfig) -> None:
         self.config = config
-        self.numerics = Numerics(config.mode, config.noise, config.checkpoint)
+        self.numerics = Numerics(config.mode, config.noise, config.scheduler)
         self.transformers = {}
         self.store = None
         self.worker = Worker()
@@ -45,9 +47,9 @@ class Denoise:
             process_group.join(self.store, worker.rendezvous, worker.rank, worker.world_size, worker.device)
         self.transformers = {
             expert: load_transformer(
-                f"{self.config.checkpoint}/{folder}", DTYPES[self.config.dtype], worker.device
+                component, DTYPES[self.config.dtype], worker.device, self.config.mode == "official"
             )
-            for expert, folder in self.config.transformers.items()
+            for expert, component in self.config.transformers.items()
         }
 
     def run(self, record: Record, report: Report) -> Record:
@@ -59,16 +61,29 @@ class Denoise:
         assert payload.negative_LD is not None, "denoise comes after encode"
         text = TextCondition(self._to_device(payload.prompt_LD), self._to_device(payload.negative_LD))
         state = payload.state or first_state(record.request, self.config.model, self.numerics)
+        steering = self._steering(record.request, payload)
         for expert in self.transformers:
-            state = self._advance(expert, record.request, state, text, report)
-        is_last = self.config.model.experts[-1] in self.transformers
-        final = Payload(state=DenoiseState(state.latents_BCTHW, state.step))
-        result = final if is_last else replace(payload, state=state)
+            state = self._advance(expert, record.request, state, text, steering, report)
+        result = replace(payload, state=state)
+        if self.config.model.experts[-1] in self.transformers:
+            video_BCTHW = state.latents_BCTHW[:, :, num_references(record.request) :]
+            result = Payload(state=DenoiseState(video_BCTHW, state.step))
         topology = asdict(self.config.topology) | {"world_size": self.worker.world_size}
         return replace(record, payload=result.pack(), topology=record.topology | {self.config.pool: topology})
 
+    def _steering(self, request: Request, payload: Payload) -> Steering:
+        conditions = {name: tensor.to(self.worker.device) for name, tensor in payload.conditions.items()}
+        scale = 1.0 if request.context_scale is None else request.context_scale
+        return Steering(conditions, scale, self.config.model.has_token_timesteps)
+
     def _advance(
-        self, expert: str, request: Request, state: DenoiseState, text: TextCondition, report: Report
+        self,
+        expert: str,
+        request: Request,
+        state: DenoiseState,
+        text: TextCondition,
+        steering: Steering,
+        report: Report,
     ) -> DenoiseState:
         device = self.worker.device
         solver = request_solver(request, self.numerics, device)
@@ -83,9 +98,8 @@ class Denoise:
             assert self.config.boundary is not None
             until = int((solver.timesteps >= self.config.boundary * 1000).sum())
         guidance = guidance_of(request, expert, self.config.mode)
-        return advance(
-            self.transformers[expert], state, solver, text, guidance, until, self.config.mode, report
-        )
+        transformer = self.transformers[expert]
+        return advance(transformer, state, solver, text, steering, guidance, until, self.config.mode, report)
 
     def _to_device(self, text_LD: torch.Tensor) -> torch.Tensor:
         return pad_text(text_LD).to(self.worker.device, DTYPES[self.config.dtype])

@@ -29,14 +29,15 @@ class Encode:
         """Load tokenizer and encoder."""
         self.worker = worker
         torch.set_num_threads(worker.num_threads)
-        encoder = TextEncoder(self.config.checkpoint, DTYPES[self.config.dtype], worker.device)
+        config = self.config
+        encoder = TextEncoder(config.text_encoder, config.tokenizer, DTYPES[config.dtype], worker.device)
         self.embed = lru_cache(CACHED_TEXTS)(encoder.encode)
 
     def run(self, record: Record, report: Report) -> Record:
         """Encode both texts of the request."""
         prompt, negative = self.embed(record.request.prompt), self.embed(record.request.negative_prompt)
         notes = [*_cut_note("prompt", prompt), *_cut_note("negative_prompt", negative)]
-        payload = Payload(prompt.text_LD, negative.text_LD).pack()
+        payload = Payload(prompt_LD=prompt.text_LD, negative_LD=negative.text_LD).pack()
         return replace(record, payload=payload, notes=(*record.notes, *notes))
 
     def healthy(self) -> bool:

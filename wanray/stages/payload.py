@@ -1,7 +1,7 @@
 """The tensors that travel in a record, as safetensors bytes. Knows formats, not computations."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from safetensors.torch import load, save
@@ -11,15 +11,18 @@ from wanray.models.state import DenoiseState
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What the next stage needs: text embeddings (trimmed, [L, D]) and the state of the denoise loop."""
+    """What the next stage needs: text embeddings (trimmed, [L, D]), the state of the denoise loop, and what
+    else steers it (`wanray.models.conditions`)."""
 
     prompt_LD: torch.Tensor | None = None
     negative_LD: torch.Tensor | None = None
     state: DenoiseState | None = None
+    conditions: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def pack(self) -> bytes:
         """Safetensors bytes; the loop's scalars stand in the header."""
         tensors = {"prompt": self.prompt_LD, "negative": self.negative_LD}
+        tensors |= {f"condition.{name}": tensor for name, tensor in self.conditions.items()}
         metadata = {}
         if self.state is not None:
             tensors |= {"latents": self.state.latents_BCTHW}
@@ -37,9 +40,15 @@ class Payload:
         state = None
         if text is not None:
             values = json.loads(text)
-            history = {name[8:]: tensor for name, tensor in tensors.items() if name.startswith("history.")}
-            state = DenoiseState(tensors["latents"], values["step"], history, values["scalars"])
-        return Payload(tensors.get("prompt"), tensors.get("negative"), state)
+            state = DenoiseState(
+                tensors["latents"], values["step"], _below("history.", tensors), values["scalars"]
+            )
+        conditions = _below("condition.", tensors)
+        return Payload(tensors.get("prompt"), tensors.get("negative"), state, conditions)
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _without_sharing(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
