@@ -26,7 +26,8 @@ MODEL, NUMERICS = {"name": "m", "digest": "d"}, {"mode": "official"}
 @pytest.mark.parametrize("change", [{}, {"failure": FAILURE}, {"clip": CLIP}, {"payload": b"\0\xff"}])
 def test_a_record_comes_back_from_arrow_as_it_was(change):
     record = Record(
-        key="ab", ids=("a", "b"), request=REQUEST, tags={"x": [1]}, sources={"d": "s3://a/b"}, timings_s={"encode": 0.5}, attempts=3,
+        key="ab", ids=("a", "b"), request=REQUEST, tags={"x": [1]}, sources={"d": "s3://a/b"},
+        timings_s={"encode": 0.5}, attempts=3,
         topology={"denoise": {"ulysses": 2}}, notes=("cut",), **change,
     )  # fmt: skip
     table = record.to_table()

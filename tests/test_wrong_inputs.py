@@ -180,9 +180,9 @@ def test_config_file(run_cli, content, words):
         ("on_invalid=ignore", ["on_invalid must be one of record, fail, got 'ignore'"]),
         ("run=../elsewhere", ["run must be a name of letters", "got '../elsewhere'"]),
         ("run=${nope}", ["run cannot be resolved", "'nope' not found"]),
-        ("model.name=wan", ["model.name must be one of t2v-1.3b, t2v-14b, t2v-a14b, got 'wan'"]),
+        ("model.name=wan", ["model.name must be one of flf2v-14b, i2v-14b-480p", "got 'wan'"]),
         ("model.name=t2v-a14b", ["no transformer_2/ folder", "does not fit model t2v-a14b", "model.name"]),
-        ("model.path=nowhere", ["model.path", "nowhere is no local folder", "in Diffusers layout"]),
+        ("model.path=nowhere", ["model.path nowhere does not exist: name a checkpoint folder, a repository"]),
         ("model.path=config.yaml", ["model.path", "config.yaml is no local folder"]),
         ("pools.denoise.gangs=0", ["pools.denoise.gangs must be at least 1, got 0"]),
         ("pools.denoise.topology.cfg=3", ["pools.denoise.topology.cfg must be 1 or 2, got 3"]),
@@ -277,7 +277,7 @@ def break_shard(folder):
         ),
         (
             lambda folder: edit_json(folder / "model_index.json", _class_name="WanImageToVideoPipeline"),
-            ["holds a WanImageToVideoPipeline", "renders the text-to-video models t2v-1.3b"],
+            ["holds a WanImageToVideoPipeline", "this version renders t2v-1.3b, t2v-14b"],
         ),
         (
             lambda folder: edit_json(folder / "model_index.json", boundary_ratio=0.9),
@@ -295,7 +295,7 @@ def test_name_does_not_hide_what_a_checkpoint_is(run_cli, checkpoint):
     shutil.copytree(checkpoint, "other")
     edit_json(Path("other/model_index.json"), _class_name="WanImageToVideoPipeline")
     result = run_cli("plan", "config.yaml", "model.path=other", "model.name=t2v-1.3b")
-    assert_refused(result, "model.path", "holds a WanImageToVideoPipeline", "text-to-video models")
+    assert_refused(result, "model.path", "holds a WanImageToVideoPipeline", "this version renders")
 
 
 def test_name_of_another_size(run_cli, checkpoint):
@@ -399,7 +399,7 @@ BAD_ROWS = [
     ({"fps": 0}, "column fps: must be above 0 and at most 240, got 0.0"),
     ({"priority": 10**9}, "column priority: must be -1000000 to 1000000, got 1000000000"),
     ({"tags": "outdoor"}, "column tags: must be an object such as {'scene': 'beach'}, got 'outdoor'"),
-    ({"task": "i2v"}, "column task: must be t2v, the task of model t2v-1.3b, got 'i2v'"),
+    ({"task": "i2v"}, "column task: must be t2v or t2i, a task of model t2v-1.3b, got 'i2v'"),
     ({"lora": [{"path": "x.safetensors"}]}, "column lora: model t2v-1.3b takes no lora: leave it out"),
     ({"image": "none.png"}, "column image: must be a readable file, got 'none.png': it does not exist"),
     ({"image": "good.jsonl"}, "got 'good.jsonl': it is no image of a known format"),
@@ -530,7 +530,7 @@ def test_wanray_manifest(run_cli, source, target, code, words):
 @pytest.mark.parametrize(
     ("model", "folder", "words"),
     [
-        ("t2v1.3b", "new", ["'t2v1.3b' is unknown", "use one of t2v-1.3b"]),
+        ("t2v1.3b", "new", ["'t2v1.3b' is unknown", "use one of flf2v-14b"]),
         ("t2v-1.3b", "full", ["full is not empty and no checkpoint", "name a new folder"]),
         ("t2v-1.3b", "config.yaml", ["config.yaml cannot be written", "name a new folder"]),
     ],

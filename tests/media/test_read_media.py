@@ -9,7 +9,7 @@ import pytest
 
 import wanray.media
 from wanray.errors import InfrastructureError, InputError
-from wanray.media import digest, read_media
+from wanray.media import digest, read_media, shown
 
 
 def test_a_local_path_and_its_url(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_s3(s3_url: str) -> None:
     with fsspec.open(f"{s3_url}/clip.mp4", "wb") as file:
         file.write(b"bytes")
     assert read_media(f"{s3_url}/clip.mp4") == b"bytes"
-    with pytest.raises(InputError, match=r"clip\.mov: it does not exist"):
+    with pytest.raises(InputError, match="it does not exist"):
         read_media(f"{s3_url}/clip.mov")
 
 
@@ -36,7 +36,7 @@ def test_the_limit_is_exact(tmp_path: Path) -> None:
     file = tmp_path / "clip.mp4"
     file.write_bytes(b"12345")
     assert read_media(str(file), max_bytes=5) == b"12345"
-    with pytest.raises(InputError, match=r"clip\.mp4: it has 5 bytes, more than the 4"):
+    with pytest.raises(InputError, match="it has 5 bytes, more than the 4"):
         read_media(str(file), max_bytes=4)
 
 
@@ -51,15 +51,26 @@ def test_the_limit_is_exact(tmp_path: Path) -> None:
         ("", "it is a folder"),
     ],
 )
-def test_what_cannot_be_read_is_named(
+def test_what_cannot_be_read_says_why(
     uri: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     os.mkfifo("pipe")
-    with pytest.raises(InputError, match=reason) as caught:
+    with pytest.raises(InputError, match=reason):
         read_media(uri)
-    assert f"cannot read {uri}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/a b/c#1.png", "/a b/c#1.png"),
+        ("https://me:word@host/a.png?sig=x#y", "https://host/a.png"),
+        ("s3://bucket/a.png", "s3://bucket/a.png"),
+    ],
+)
+def test_shown_uris_have_no_secrets(uri: str, expected: str) -> None:
+    assert shown(uri) == expected
 
 
 def test_a_store_that_fails_is_nobodys_fault_and_keeps_its_secrets() -> None:

@@ -1,8 +1,10 @@
 """Which model of the registry a transformer is, by its structure; sizes and the folder's name decide ties."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanray.checkpoint.conversion import read_record
 from wanray.errors import ConfigError
 from wanray.registry import MODELS, Dims, Model, get_model
 
@@ -86,8 +88,17 @@ def _detect(folder: Path, found: Found) -> Model:
         raise unknown(folder, f"{found.label} with {_traits(found.structure)}")
     is_14b = found.dims.num_layers == NUM_LAYERS_14B
     sized = [model for model in fitting if (model.dims.num_layers == NUM_LAYERS_14B) == is_14b] or fitting
-    named = [model for model in sized if "720p" in model.name and "720p" in folder.name.lower()]
+    hints = (folder.name.lower(), _converted_from(folder))
+    named = [model for model in sized if model.name in hints or ("720p" in model.name and "720p" in hints[0])]
     return (named or sized)[0]
+
+
+def _converted_from(folder: Path) -> str:
+    """The model that `wanray convert` noted, where it wrote the folder; a damaged note tells nothing."""
+    with suppress(ConfigError):
+        if record := read_record(folder):
+            return record.origin.model
+    return ""
 
 
 def _check_experts(folder: Path, found: Found, detected: Model, model: Model) -> None:

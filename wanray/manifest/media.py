@@ -11,10 +11,10 @@ from typing import Any
 import av
 import pyarrow as pa
 
-from wanray.errors import InputError
+from wanray.errors import InfrastructureError, InputError, StorageError
 from wanray.manifest.columns import MEDIA_COLUMNS
 from wanray.manifest.problems import SHOWN_PATH_CHARS, Problem, excerpt
-from wanray.media import digest, probe_image, probe_video, read_media
+from wanray.media import digest, probe_image, probe_video, read_media, shown
 
 NUM_THREADS = 16
 """Opening a file in a store is waiting."""
@@ -75,6 +75,8 @@ def _open(name: str, source: dict[str, Any], keep: Keep) -> Medium | str:
         return _probe_of(name)(source["bytes"], sha256, keep(sha256, source["bytes"]))
     except (InputError, ValueError) as error:
         return str(error)
+    except InfrastructureError as error:
+        raise StorageError(str(error)) from error
     except av.FFmpegError as error:
         return f"it cannot be decoded ({error.strerror})"
 
@@ -117,4 +119,4 @@ def _probe_of(name: str) -> Probe:
 def _label(source: dict[str, Any]) -> str:
     if source["bytes"] is not None:
         return f"{len(source['bytes'])} bytes"
-    return excerpt(source["path"], SHOWN_PATH_CHARS)
+    return excerpt(shown(source["path"]), SHOWN_PATH_CHARS)

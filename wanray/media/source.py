@@ -16,22 +16,22 @@ def read_media(uri: str, max_bytes: int = MAX_BYTES) -> bytes:
     """The bytes at a local path or fsspec URL.
 
     Raises:
-        InputError: there is no such file, it may not be read, or it is larger than `max_bytes`.
+        InputError: there is no such file, it may not be read, or it is larger than `max_bytes`; the message
+            is the reason, without the name.
         InfrastructureError: its store failed; another try may succeed.
     """
     try:
         return _read(uri, max_bytes)
     except FileNotFoundError as error:
         if _is_unreachable(error):
-            raise InfrastructureError(f"cannot read {_shown(uri)}: its server does not answer") from error
-        reason = "it does not exist"
+            raise InfrastructureError(f"cannot read {shown(uri)}: its server does not answer") from error
+        raise InputError("it does not exist") from error
     except PermissionError as error:
-        reason = f"access is denied ({one_line(error)})"
+        raise InputError(f"access is denied ({one_line(error)})") from error
     except (ValueError, ImportError) as error:
-        reason = one_line(error)
+        raise InputError(one_line(error)) from error
     except Exception as error:  # every store has exception classes of its own
-        raise InfrastructureError(f"cannot read {_shown(uri)}: {one_line(error)}") from error
-    raise InputError(f"cannot read {_shown(uri)}: {reason}")
+        raise InfrastructureError(f"cannot read {shown(uri)}: {one_line(error)}") from error
 
 
 def digest(data: bytes) -> str:
@@ -61,7 +61,7 @@ def _is_unreachable(error: FileNotFoundError) -> bool:
     return is_away or getattr(cause, "status", 404) >= 500
 
 
-def _shown(uri: str) -> str:
+def shown(uri: str) -> str:
     """`uri` without user, password and query, which may be credentials."""
     if "://" not in uri:
         return uri

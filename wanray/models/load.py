@@ -89,7 +89,7 @@ def _load_diffusers(component: Component, dtype: torch.dtype, device: str) -> An
 
 
 def _load_official(component: Component, dtype: torch.dtype, device: str) -> Any:
-    network = _empty_network(component)
+    network = empty_network(component)
     expected = {name: value.shape for name, value in network.named_parameters(remove_duplicate=False)}
     tied = set(getattr(network, "_tied_weights_keys", None) or ())
     kept = _kept_in_float32(type(network), dtype)
@@ -106,15 +106,20 @@ def _load_official(component: Component, dtype: torch.dtype, device: str) -> Any
     return network
 
 
-def _empty_network(component: Component) -> Any:
-    """The network with its buffers but without weights."""
-    network, config = network_class(component), network_config(component)
+def empty_network(component: Component) -> Any:
+    """The network of `component` with its buffers but without weights.
+
+    Raises:
+        ConfigError: its configuration, or what the tensors tell, makes none.
+    """
+    network: Any = network_class(component)
+    config = network_config(component)
     try:
         with init_empty_weights(include_buffers=False):
             if issubclass(network, ModelMixin):
-                return network(**config)
+                return network.from_config(config)
             return network(network.config_class(**config))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         raise ConfigError(
             f"model.path is damaged: the tensors of {component.path} make no {network.__name__} ({error}); "
             "check config.json, or download the checkpoint again"

@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from wanray.errors import ConfigError
+from wanray.models.diffusers_folder import model_index
 from wanray.registry import Model, get_model
 
 WORDS = """
@@ -51,15 +52,17 @@ def write_tiny(name: str, folder: str | Path) -> None:
         raise ConfigError(f"{folder} is not empty and no checkpoint: name a new folder")
     transformers_logging.disable_progress_bar()
     _tokenizer().save_pretrained(folder / "tokenizer")
-    _text_encoder().save_pretrained(folder / "text_encoder")
-    for number, part in enumerate(["transformer", "transformer_2"][: len(model.experts)]):
-        _transformer(model, seed=3 + number).save_pretrained(folder / part)
-    _vae(model).save_pretrained(folder / "vae")
-    if model.has_image_encoder:
-        _image_encoder().save_pretrained(folder / "image_encoder")
-        CLIPImageProcessorPil().save_pretrained(folder / "image_processor")
     _scheduler(model).save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text(json.dumps(_index(model), indent=2) + "\n")
+    networks = {"text_encoder": _text_encoder(), "vae": _vae(model)}
+    for number, part in enumerate(["transformer", "transformer_2"][: len(model.experts)]):
+        networks[part] = _transformer(model, seed=3 + number)
+    if model.has_image_encoder:
+        networks["image_encoder"] = _image_encoder()
+        CLIPImageProcessorPil().save_pretrained(folder / "image_processor")
+    for part, network in networks.items():
+        network.save_pretrained(folder / part)
+    index = model_index(model, {part: type(network) for part, network in networks.items()})
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def _tokenizer() -> T5Tokenizer:
@@ -166,32 +169,3 @@ def _scheduler(model: Model) -> UniPCMultistepScheduler:
     shift = model.defaults.shift
     assert shift is not None
     return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
-
-
-def _index(model: Model) -> dict[str, object]:
-    transformer = "WanVACETransformer3DModel" if model.dims.num_vace_blocks else "WanTransformer3DModel"
-    index: dict[str, object] = {
-        "_class_name": _pipeline(model),
-        "boundary_ratio": model.boundary,
-        "expand_timesteps": model.has_token_timesteps,
-        "scheduler": ["diffusers", "UniPCMultistepScheduler"],
-        "text_encoder": ["transformers", "UMT5EncoderModel"],
-        "tokenizer": ["transformers", "T5Tokenizer"],
-        "transformer": ["diffusers", transformer],
-        "transformer_2": ["diffusers", transformer] if model.boundary else [None, None],
-        "vae": ["diffusers", "AutoencoderKLWan"],
-    }
-    if index["_class_name"] == "WanImageToVideoPipeline":
-        present = model.has_image_encoder
-        index["image_encoder"] = ["transformers", "CLIPVisionModel"] if present else [None, None]
-        index["image_processor"] = ["transformers", "CLIPImageProcessor"] if present else [None, None]
-    if index["_class_name"] == "WanVACEPipeline":
-        del index["expand_timesteps"]
-    return index
-
-
-def _pipeline(model: Model) -> str:
-    """As the released folders say; the 5B model's text-to-video class stands for both of its tasks."""
-    if model.dims.num_vace_blocks:
-        return "WanVACEPipeline"
-    return "WanImageToVideoPipeline" if model.has_image_latents else "WanPipeline"

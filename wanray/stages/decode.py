@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from wanray.errors import ConfigError, InfrastructureError, StorageError
-from wanray.media import probe_video
+from wanray.media import probe_video, shown
 from wanray.models.device import is_healthy
 from wanray.models.load import load_network
 from wanray.models.vae import decode_stream, to_uint8
@@ -150,8 +150,8 @@ def _clip(record: Record, encoded: Encoded) -> Clip:
 
 
 def _inputs(record: Record) -> dict[str, list[dict[str, str]]]:
-    """Where the request's media were read."""
+    """Where the request's media were read; a URL may hold secrets, which are left out."""
     return {
-        column: [{"sha256": sha256, "uri": record.sources[sha256]} for sha256 in digests]
+        column: [{"sha256": sha256, "uri": shown(record.sources[sha256])} for sha256 in digests]
         for column, digests in record.request.inputs.items()
     }

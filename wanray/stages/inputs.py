@@ -1,12 +1,20 @@
 """Reads the media of a request: the bytes that the plan saw, decoded, the right frames of a video."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from wanray.errors import InputError
-from wanray.media import VideoInfo, digest, load_image, probe_video, read_frames, read_media
+from wanray.media import (
+    LoadedImage,
+    VideoInfo,
+    digest,
+    load_image,
+    probe_video,
+    read_frames,
+    read_media,
+    shown,
+)
 from wanray.models.conditions import Inputs
 from wanray.records import Request
 from wanray.sizing import cut_frames, even_frames, even_rate
@@ -83,11 +91,12 @@ def _sampling_notes(info: VideoInfo, ids: Sequence[int], request: Request) -> li
     return notes
 
 
-def _image(column: str, uri: str, sha256: str) -> Any:
+def _image(column: str, uri: str, sha256: str) -> LoadedImage:
+    data = fetch(column, uri, sha256)
     try:
-        return load_image(fetch(column, uri, sha256))
+        return load_image(data)
     except InputError as error:
-        raise InputError(f"{column} {uri}: {error}") from error
+        raise InputError(f"{column} {shown(uri)}: {error}") from error
 
 
 def fetch(column: str, uri: str, sha256: str) -> bytes:
@@ -96,7 +105,12 @@ def fetch(column: str, uri: str, sha256: str) -> bytes:
     Raises:
         InputError: they are gone or were changed.
     """
-    data = read_media(uri)
+    try:
+        data = read_media(uri)
+    except InputError as error:
+        raise InputError(f"{column} {shown(uri)}: {error}") from error
     if digest(data) != sha256:
-        raise InputError(f"{column} {uri} has changed since it was planned: start the command again")
+        raise InputError(
+            f"{column} {shown(uri)}: it has changed since it was planned; start the command again"
+        )
     return data
