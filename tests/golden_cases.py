@@ -1,6 +1,9 @@
-"""The golden runs as manifest rows, for the tests that render them."""
+"""The golden runs as manifest rows, and how tests render them."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -40,3 +43,21 @@ def row_of(case, run):
     if "size" in inputs:
         row["width"], row["height"] = inputs["size"]
     return row
+
+
+def render_rows(rows, checkpoint, folder, dtype="float32"):
+    """`wanray render` of the rows with latents and PNG files below `folder/out`; (exit code, its output)."""
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = {
+        "manifest": str(folder / "manifest.jsonl"),
+        "model": {"path": str(checkpoint)},
+        "output": {"url": str(folder / "out"), "save_latents": True, "video": {"format": "png"}},
+        "engine": "local",
+        "numerics": {"dtype": dtype},
+    }
+    (folder / "config.yaml").write_text(json.dumps(settings))
+    command = [str(Path(sys.executable).with_name("wanray")), "render", str(folder / "config.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return done.returncode, done.stdout + done.stderr

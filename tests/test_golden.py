@@ -4,15 +4,11 @@
 """
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from golden_cases import GOLDEN, REFUSED, RUNS, row_of
+from golden_cases import GOLDEN, REFUSED, RUNS, render_rows, row_of
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -20,20 +16,8 @@ from safetensors.torch import load_file
 def render(case, folder):
     """Render all runs of a case at once; returns run -> folder of its clip."""
     rows = [row_of(case, path.name) for path in sorted((GOLDEN / case / "runs").iterdir())]
-    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    settings = {
-        "manifest": str(folder / "manifest.jsonl"),
-        "model": {"path": str(GOLDEN / case / "checkpoint")},
-        "output": {"url": str(folder / "out"), "save_latents": True, "video": {"format": "png"}},
-        "engine": "local",
-        "numerics": {"dtype": "float32"},
-    }
-    (folder / "config.yaml").write_text(json.dumps(settings))
-    command = [str(Path(sys.executable).with_name("wanray")), "render", str(folder / "config.yaml")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == (2 if any(case == refused for refused, _ in REFUSED) else 0), done.stderr
+    code, output = render_rows(rows, GOLDEN / case / "checkpoint", folder)
+    assert code == (2 if any(case == refused for refused, _ in REFUSED) else 0), output
     metas = (folder / "out").glob("clips/*/*/meta.json")
     return {json.loads(path.read_text())["ids"][0]: path.parent for path in metas}
 

@@ -18,6 +18,7 @@ from wanray.config import load_config
 from wanray.engine.job import execute
 from wanray.engine.prepare import prepare
 from wanray.errors import ExitCode
+from wanray.storage import Store
 
 SETTINGS = {
     "engine": "local",
@@ -74,8 +75,8 @@ def waves(number, width, height):
     return (127 + 100 * np.sin(np.stack(parts, axis=-1))).astype(np.uint8)
 
 
-def write_movie(path, frames, fps=16, tone_s=0.0):
-    """h264, and AAC of a tone that starts with the picture."""
+def write_movie(path, frames, fps=16, tone_s=None):
+    """h264, and AAC: silence, with a tone from the first to the second of `tone_s` seconds."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=Fraction(fps), options={"crf": "5"})
         stream.height, stream.width, _ = frames[0].shape
@@ -85,7 +86,9 @@ def write_movie(path, frames, fps=16, tone_s=0.0):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         output.mux(stream.encode())
         if sound is not None:
-            samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(48000 * tone_s)) / 48000)
+            times_s = np.arange(round(48000 * len(frames) / fps)) / 48000
+            samples = 0.5 * np.sin(2 * np.pi * 440 * times_s)
+            samples[(times_s < tone_s[0]) | (times_s > tone_s[1])] = 0
             frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), "fltp", "mono")
             frame.rate, frame.pts = 48000, 0
             output.mux(sound.encode(frame))
@@ -98,8 +101,8 @@ def media(tmp_path_factory):
     folder = tmp_path_factory.mktemp("media")
     for name, (width, height) in {"wide": (96, 64), "wide2": (48, 32), "square": (64, 64)}.items():
         Image.fromarray(waves(width, width, height)).save(folder / f"{name}.png")
-    write_movie(folder / "source.mp4", [waves(number, 64, 64) for number in range(33)], tone_s=33 / 16)
-    write_movie(folder / "short.mp4", [waves(number, 64, 64) for number in range(9)], tone_s=9 / 16)
+    write_movie(folder / "source.mp4", [waves(number, 64, 64) for number in range(33)], tone_s=(0.5, 1.0))
+    write_movie(folder / "short.mp4", [waves(number, 64, 64) for number in range(9)], tone_s=(0.25, 0.4))
     half = np.zeros((64, 64, 3), np.uint8)
     half[:, 32:] = 255
     write_movie(folder / "half.mp4", [np.roll(half, number, 1) for number in range(33)])
@@ -162,7 +165,7 @@ SIZES = {
     "references": (64, 64, 5),
     "first": (96, 64, 17),
     "last": (48, 32, 5),
-    "both": (64, 48, 5),
+    "both": (80, 48, 5),
     "keys": (64, 64, 9),
     "one frame": (64, 64, 1),
     "video": (64, 64, 33),
@@ -242,23 +245,28 @@ def test_a_source_plays_at_its_own_speed_and_says_what_was_dropped(vace):
 
 
 def sound_of(meta):
-    """Seconds of sound that can be heard, 0 without a track."""
+    """(seconds of sound, when it begins to be heard, when it ends); None without a track."""
     with av.open(io.BytesIO(file_of(meta))) as container:
         if not container.streams.audio:
-            return 0.0
+            return None
         rate = container.streams.audio[0].rate
-        samples = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
-        return float((np.abs(samples) > 0.01).any(axis=0).sum() / rate)
+        frames = [(frame.time, frame.to_ndarray()) for frame in container.decode(audio=0)]
+    samples = np.concatenate([array for _, array in frames], axis=1)
+    heard = np.flatnonzero((np.abs(samples) > 0.05).any(axis=0)) / rate + frames[0][0]
+    return samples.shape[1] / rate, heard[0], heard[-1]
 
 
 @pytest.mark.parametrize("row", ["video", "capped", "cut", "cut at full rate", "whole", "masked"])
-def test_sound_is_as_long_as_the_clip(vace, row):
+def test_sound_is_in_step_with_the_picture_and_as_long(vace, row):
     request = vace[1][row]["request"]
-    assert sound_of(vace[1][row]) == pytest.approx(request["num_frames"] / request["fps"], abs=0.06)
+    length_s = request["num_frames"] / request["fps"]
+    start_s, end_s = (0.25, 0.4) if row == "whole" else (0.5, min(1.0, length_s))
+    sound = sound_of(vace[1][row])
+    assert sound == pytest.approx((length_s, start_s, end_s), abs=0.03)
 
 
 def test_there_is_no_sound_where_it_would_be_out_of_step_or_there_is_none(vace):
-    assert [sound_of(vace[1][row]) for row in ("fast", "silent", "text")] == [0.0, 0.0, 0.0]
+    assert [sound_of(vace[1][row]) for row in ("fast", "silent", "text")] == [None, None, None]
     assert all("audio" not in note for note in vace[1]["silent"]["notes"] + vace[1]["text"]["notes"])
 
 
@@ -282,7 +290,7 @@ def test_the_same_command_again_renders_nothing(vace, tiny):
 
 @pytest.fixture(scope="module")
 def ti2v(tiny, media, tmp_path_factory):
-    """(summary, metas, failures) of a manifest with all tasks of the 5B model, and of images as users have them."""
+    """(summary, metas, failures) of all tasks of the 5B model, and of images as users have them."""
     folder = tmp_path_factory.mktemp("ti2v")
     words = {"prompt": "a dog", "seed": 5}
     image = words | {"task": "i2v", "max_area": 96 * 64, "num_frames": 5}
@@ -418,33 +426,38 @@ def test_the_first_latents_are_those_of_the_image(ti2v):
 # Pictures inside the manifest
 
 
-def test_pictures_inside_a_parquet_file(tiny, media, tmp_path):
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_pictures_inside_a_parquet_file(tiny, media, tmp_path, request, place):
     content = Path(media("wide.png")).read_bytes()
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     images = [{"bytes": content, "path": "x.png"}, {"bytes": None, "path": media("square.png")}]
     images.append({"bytes": b"no picture", "path": None})
     table = pa.table({"id": ["in", "out", "bad"], "prompt": ["a"] * 3, "image": pa.array(images, struct)})
     parquet.write_table(table, tmp_path / "rows.parquet")
+    url = request.getfixturevalue("s3_url") if place == "s3" else str(tmp_path / "out")
     values = SETTINGS | {
         "manifest": str(tmp_path / "rows.parquet"),
         "model": {"path": str(tiny("ti2v-5b"))},
-        "output": {"url": str(tmp_path / "out")},
+        "output": {"url": url},
         "defaults": SETTINGS["defaults"] | {"steps": 1},
     }
     (tmp_path / "config.yaml").write_text(json.dumps(values))
+    store = Store.open(url)
     planned = prepare(load_config(tmp_path / "config.yaml", []), write=False)
     assert planned.plan.counts.left == 2
-    assert not (tmp_path / "out").exists(), "a plan writes nothing"
+    assert store.names("") == [], "a plan writes nothing"
     summary = execute(prepare(load_config(tmp_path / "config.yaml", []), write=True))
-    metas, failures = (
-        records(tmp_path / "out", pattern) for pattern in ("clips/*/*/meta.json", "failures/*.json")
-    )
-    assert (summary.committed, set(metas), set(failures)) == (2, {"in", "out"}, {"bad"})
-    assert "column image: must be a readable file, got 10 bytes: it is no image" in failures["bad"]["message"]
-    stored = tmp_path / "out/inputs" / hashlib.sha256(content).hexdigest()
-    assert stored.read_bytes() == content
-    (item,) = metas["in"]["inputs"]["image"]
-    assert (item["sha256"], Path(item["uri"])) == (stored.name, stored)
+    stored = f"inputs/{hashlib.sha256(content).hexdigest()}"
+    assert (summary.committed, summary.failed, summary.invalid) == (2, 0, 1)
+    assert store.read(stored) == content
+    paths = [path for path in store.find("clips") if path.endswith("/meta.json")]
+    metas = {meta["ids"][0]: meta for meta in map(json.loads, map(store.read, paths))}
+    assert set(metas) == {"in", "out"}
+    assert metas["in"]["inputs"]["image"] == [{"sha256": stored[7:], "uri": store.uri(stored)}]
+    assert metas["out"]["inputs"]["image"][0]["uri"] == media("square.png")
+    (failure,) = (json.loads(store.read(f"failures/{key}")) for key in store.names("failures"))
+    assert failure["ids"] == ["bad"]
+    assert "column image: must be a readable file, got 10 bytes: it is no image" in failure["message"]
 
 
 # A file that changes between plan and render

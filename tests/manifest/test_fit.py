@@ -608,3 +608,54 @@ def test_every_model_with_images_plans_its_tasks(media):
             planned, problems = plan(model.name, {"prompt": "a", "task": task} | required)
             assert problems == []
             assert json.loads(planned[0]["request"])["task"] == task
+
+
+# Anything at all
+
+
+def anything(media):
+    """Rows with any value in any column that steers a clip, as a hypothesis strategy."""
+    files = [str(media / name) for name in ("wide.png", "square.png", "video.mp4", "none.png")]
+    odd = st.sampled_from([*files, "", None, 5, 1.5, True, [], {}, {"path": files[0]}, {"path": None}, "x\0"])
+    listed = st.lists(odd, max_size=3) | odd | st.just(json.dumps(files[:2]))
+    whole = st.integers(-6, 20) | st.sampled_from([None, 2**70, "5", "x", 0.5, [1]])
+    return st.fixed_dictionaries(
+        {"prompt": st.sampled_from(["a", "", None])},
+        optional={
+            **dict.fromkeys(("image", "last_image", "video", "mask", "audio", "pose_video"), odd),
+            **dict.fromkeys(("key_images", "reference_images"), listed),
+            "key_frames": st.lists(st.integers(-6, 20), max_size=3) | st.lists(whole, max_size=2) | whole,
+            "task": st.sampled_from([*TASKS, "ti2v", "", None, 3]),
+            "video_sampling": st.sampled_from(["even", "cut", "", None, 1]),
+            "context_scale": st.floats() | whole,
+            "max_area": st.sampled_from([256, 1024, 6144, 2**26, 2**40, None, "x"]),
+            "num_frames": whole,
+            "size": st.sampled_from(["64x64", "16x8192", "72x64", "x", None]),
+            "seeds": st.sampled_from([[1, 2], [], None]),
+        },
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_any_row_is_planned_or_refused_by_name(media, data):
+    model = data.draw(st.sampled_from(sorted(MODELS)))
+    rows = data.draw(st.lists(anything(media), min_size=1, max_size=4))
+    rows = [{"id": f"{number}"} | row for number, row in enumerate(rows)]
+    mode = data.draw(st.sampled_from(["official", "diffusers"]))
+    planned, problems = plan(model, *rows, mode=mode)
+    good = {item["ids"][0].split("#")[0] for item in planned}
+    bad = {problem.split('"')[1] for problem in problems}
+    assert good | bad == {row["id"] for row in rows}
+    assert not good & bad
+    for item in planned:
+        request = Request.from_json(item["request"])
+        found = get_model(model)
+        assert request.task in found.tasks
+        assert request.width % found.size_multiple_px == request.height % found.size_multiple_px == 0
+        assert request.num_frames % found.temporal_stride == 1
+        assert set(TASKS[request.task].required) <= set(request.inputs) <= found.inputs
+        assert len(request.key_frames) == len(request.inputs.get("key_images", ()))
+        assert {digest for all_ in request.inputs.values() for digest in all_} == set(
+            json.loads(item["sources"])
+        )

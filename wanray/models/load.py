@@ -20,6 +20,9 @@ from wanray.models.official.transformer import is_vace
 
 CLASSES = {"text_encoder": UMT5EncoderModel, "image_encoder": CLIPVisionModel, "vae": AutoencoderKLWan}
 """By role; transformers have two classes."""
+ALIGNMENT = 64
+"""Bytes, as torch allocates on the CPU."""
+ALIGNED_BYTES = 2**20
 
 
 def load_network(
@@ -33,7 +36,13 @@ def load_network(
         ConfigError: the files do not hold exactly what the network needs.
     """
     load = _load_official if component.layout == "official" else _load_diffusers
-    return load(component, dtype, device).eval().requires_grad_(False).to(device)
+    network = load(component, dtype, device).eval().requires_grad_(False).to(device)
+    if keep_float32 is not None:
+        for name, tensor in iter_tensors(component):
+            if keep_float32(name):
+                _assign(network, name, tensor.to(device, torch.float32))
+    _align(network)
+    return network
 
 
 def network_class(component: Component) -> Any:
@@ -116,14 +125,25 @@ def empty_network(component: Component) -> Any:
     config = network_config(component)
     try:
         with init_empty_weights(include_buffers=False):
-            if issubclass(network, ModelMixin):
-                return network.from_config(config)
-            return network(network.config_class(**config))
+            if hasattr(network, "config_class"):  # transformers
+                return network(network.config_class(**config))
+            return network.from_config(config)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ConfigError(
             f"model.path is damaged: the tensors of {component.path} make no {network.__name__} ({error}); "
             "check config.json, or download the checkpoint again"
         ) from error
+
+
+def _align(network: Any) -> None:
+    """Copy small mapped tensors to where CPU kernels would have put them.
+
+    Products with vectors and small matrices round by the alignment of their operands, and in a file it is
+    anything: without this, equal weights in two files give two videos. Large matrices are packed first.
+    """
+    for tensor in network.parameters():
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT and tensor.nbytes < ALIGNED_BYTES:
+            tensor.data = tensor.data.clone()
 
 
 def _assign(network: Any, name: str, value: torch.Tensor) -> None:
