@@ -44,7 +44,7 @@ def models_table(models: list[Model]) -> RenderableType:
         what.add_row(model.name, tasks, _needs(model), experts, _parameters(model), vae, model.repository)
         values = model.defaults
         numbers = (
-            str(values.num_frames),
+            str(_frames(model)),
             f"{values.fps:g}",
             str(values.steps),
             _shift(model),
@@ -65,7 +65,7 @@ def model_card(model: Model) -> RenderableType:
         "VAE": f"{model.vae}: {model.latent_channels} channels, {model.spatial_stride} pixels per cell",
         "size": f"{values.width}x{values.height} unless told otherwise",
         "sizes": f"{', '.join(model.sizes)} officially; other multiples of {px} pixels render too",
-        "frames": f"{values.num_frames} at {values.fps:g} fps; any 4n+1",
+        "frames": f"{_frames(model)} at {values.fps:g} fps; any 4n+1 for a video",
         "steps": f"{values.steps} with {values.solver}",
         "shift": _shift(model),
         "guidance": _guidance(model),
@@ -162,3 +162,8 @@ def _switch(model: Model) -> str:
 def _parameters(model: Model) -> str:
     times = "2 x " if len(model.experts) == 2 else ""
     return f"{times}{num_parameters(model) / 1e9:.2f} B"
+
+
+def _frames(model: Model) -> int:
+    """Of a request with nothing but a prompt."""
+    return TASKS[model.tasks[0]].max_frames or model.defaults.num_frames

@@ -17,7 +17,7 @@ from wanray.errors import StorageError
 from wanray.manifest import Resolver, resolve
 from wanray.manifest.arrays import table_of
 from wanray.manifest.fit import Fitter, UnfitError, check_pairs, fit_row
-from wanray.manifest.media import Medium, open_media
+from wanray.manifest.media import MediaOpener, Medium
 from wanray.manifest.settings import job_values
 from wanray.records import FORMAT_VERSION, Record, Request, canonical_json, content_key
 from wanray.registry import DIFFUSERS_DEFAULTS, MODELS, TASKS, get_model
@@ -108,7 +108,11 @@ def test_the_first_of_several_images_decides():
         ("i2v-14b-480p", (3000, 10), "leaves no height under 4096 pixels, got 3000x10: crop it"),
         ("i2v-14b-480p", (10, 3000), "leaves no width under 4096 pixels, got 10x3000: crop it"),
         ("ti2v-5b", (3000, 10), "leaves no height under 4096 pixels, got 3000x10: crop it"),
-        ("ti2v-5b", (10, 3000), "leaves no (width|height) under 4096 pixels, got 10x3000: crop it"),
+        (
+            "ti2v-5b",
+            (10, 3000),
+            "leaves no (width|height) under 4096 pixels, got 10x3000: crop it",
+        ),
         ("vace-1.3b", (3000, 10), "leaves no (width|height) under 4096 pixels, got 3000x10"),
         ("vace-1.3b", (15, 15), "under 4096 pixels, got 15x15"),
     ],
@@ -137,7 +141,6 @@ def test_any_image_gives_a_size_under_the_area_or_is_refused(model, width, heigh
     assert found[0] * found[1] <= area
 
 
-@pytest.mark.xfail(strict=True, reason="bug: sides that follow an image may exceed 8192, and what RoPE holds")
 def test_sides_that_follow_an_image_stay_in_the_range_of_sides():
     try:
         found = size_of(fitted("i2v-14b-720p", {"image": image(3000, 10)}, width=1280, height=720))
@@ -146,7 +149,6 @@ def test_sides_that_follow_an_image_stay_in_the_range_of_sides():
     assert max(found) <= 8192
 
 
-@pytest.mark.xfail(strict=True, reason="bug: an image below 16 pixels is told to be cropped")
 def test_an_image_that_is_too_small_is_not_told_to_be_cropped():
     with pytest.raises(UnfitError) as raised:
         fitted("vace-1.3b", {"image": image(8, 8)})
@@ -282,7 +284,6 @@ def test_key_frames(media, frames, says):
         assert raised.value.column == "key_frames"
 
 
-@pytest.mark.xfail(strict=True, reason="bug: with one frame the last image silently replaces the first")
 def test_first_and_last_image_need_two_frames():
     row = {"image": image(64, 64), "last_image": image(64, 64, "l")}
     with pytest.raises(UnfitError):
@@ -390,23 +391,20 @@ def test_bytes_and_path_of_the_same_picture_are_one_request(media):
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: bytes that are empty hide the path beside them")
 def test_empty_bytes_beside_a_path_mean_the_path(media):
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     images = pa.array([{"bytes": b"", "path": str(media / "wide.png")}], struct)
     assert plan("i2v-14b-480p", pa.table({"prompt": ["a"], "image": images}))[1] == []
 
 
-@pytest.mark.xfail(strict=True, reason="bug: what is no picture is stored before it is looked at")
 def test_only_bytes_that_can_be_used_are_kept():
     kept = []
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array([{"bytes": b"no picture", "path": None}], struct)})
-    open_media(table, lambda sha256, content: kept.append(sha256) or "kept")
+    MediaOpener(lambda sha256, content: kept.append(sha256) or "kept").open(table)
     assert kept == []
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the process remembers what a path held in its first plan")
 def test_a_file_that_changes_between_two_plans_of_one_process_is_read_again(media):
     path = media / "changing.png"
     keys = []
@@ -445,33 +443,30 @@ def test_a_size_of_the_row_beats_an_area_of_the_config(media):
     assert [(item["width"], item["height"]) for item in planned] == [(96, 64), (64, 48), (64, 48)]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a swept size is ignored where the config has an area")
 def test_a_swept_size_beats_an_area_of_the_config(media):
     row = {"prompt": "a", "image": str(media / "wide.png")}
     planned, _ = plan("i2v-14b-480p", row, sweep={"size": ["64x64", "832x480"]}, max_area=6144)
     assert len({item["key"] for item in planned}) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a row's size beside its max_area is ignored without a word")
-def test_size_and_area_of_one_row_exclude_each_other(media):
-    row = {"prompt": "a", "image": str(media / "wide.png"), "size": "64x64", "max_area": 6144}
-    assert plan("i2v-14b-480p", row)[1] != []
-
-
-@pytest.mark.xfail(strict=True, reason="bug: VACE without image or video ignores max_area without a word")
-def test_an_area_of_a_row_without_an_image_is_refused(media):
-    assert plan("vace-1.3b", {"prompt": "a", "max_area": 4096})[1] != []
+def test_an_area_beats_a_size_for_what_follows_an_image_and_means_nothing_else(media):
+    """Both may stand in one row: official calls have both."""
+    both = {"prompt": "a", "width": 64, "height": 48, "max_area": 6144}
+    wide = str(media / "wide.png")
+    (follows,), problems = plan("i2v-14b-480p", {"image": wide, **both})
+    (exact,), others = plan("vace-1.3b", {"reference_images": [wide], **both})
+    assert problems == others == []
+    assert follows["width"] * follows["height"] > 64 * 48
+    assert (exact["width"], exact["height"]) == (64, 48)
 
 
 @pytest.mark.parametrize("settings", [{"num_frames": 1}, {"sweep": {"num_frames": [1]}}])
-@pytest.mark.xfail(strict=True, reason="bug: frames from config or sweep are not checked against the task")
 def test_two_images_need_frames_between_them_whoever_says_how_many(media, settings):
     row = {"prompt": "a", "image": str(media / "wide.png"), "last_image": str(media / "wide2.png")}
     planned, problems = plan("flf2v-14b", row, **settings)
     assert (planned, len(problems)) == ([], 1)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: one combination that does not fit takes all others with it")
 def test_combinations_that_fit_are_rendered(media):
     row = {"prompt": "a", "key_images": [str(media / "wide.png")], "key_frames": [8]}
     planned, problems = plan("vace-1.3b", row, sweep={"num_frames": [5, 9]})
@@ -479,7 +474,6 @@ def test_combinations_that_fit_are_rendered(media):
 
 
 @pytest.mark.parametrize("name", ["x" * 300, f"data:image/png;base64,{'A' * 5000}"])
-@pytest.mark.xfail(strict=True, reason="bug: taken for a store that failed, which ends the whole plan")
 def test_a_name_that_no_file_can_have_is_a_problem_of_its_row(media, name):
     good = {"prompt": "a", "image": str(media / "wide.png")}
     planned, problems = plan("i2v-14b-480p", good, {"prompt": "a", "image": name})

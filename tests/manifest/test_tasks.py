@@ -218,7 +218,6 @@ def test_an_image_has_one_frame_whatever_the_config_says():
     assert [item.num_frames for item in resolved("t2i-14b", {"prompt": "a"})[0]] == [1]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: sweep.num_frames replaces the one frame of a t2i row")
 def test_an_image_has_one_frame_whatever_is_swept():
     requests, problems = resolved("t2v-1.3b", {"prompt": "a", "task": "t2i"}, sweep={"num_frames": [5]})
     assert problems or [item.num_frames for item in requests] == [1]

@@ -11,7 +11,7 @@ from PIL import Image
 from wanray.manifest import validate
 from wanray.manifest.arrays import table_of
 from wanray.manifest.columns import normalise_table
-from wanray.manifest.media import open_media
+from wanray.manifest.media import MediaOpener
 from wanray.manifest.problems import Problem, describe, located
 from wanray.manifest.validate import require_prompt
 from wanray.registry import Model, get_model
@@ -58,7 +58,7 @@ BAD = [
     ("seeds", [], "must hold at least one seed, got []"),
     ("seeds", [3, -1], "must be 0 to 9223372036854775807 each, got [3, -1]"),
     ("solver", "euler", "must be one of unipc, dpm++, got 'euler'"),
-    ("image", "a.png", "model t2v-a14b takes no image: leave it out, got {'bytes': None, 'path': 'a.png'}"),
+    ("image", "a.png", "model t2v-a14b takes no image: leave it out, got 'a.png'"),
     ("lora", [{"path": "x"}], "model t2v-a14b takes no lora: leave it out"),
     ("context_scale", 1.0, "model t2v-a14b takes no context_scale: leave it out, got 1.0"),
     ("max_area", 256, "model t2v-a14b takes no max_area: leave it out, got 256"),
@@ -160,7 +160,7 @@ def media(tmp_path):
 def media_problems(*rows):
     table, problems = normalise_table(table_of(list(rows)))
     assert problems == []
-    return open_media(table, lambda sha256, content: "kept")[1]
+    return MediaOpener(lambda sha256, content: "kept").open(table)[1]
 
 
 def test_media_that_open(media):
@@ -175,7 +175,7 @@ def test_media_that_open(media):
 def test_media_bytes(media):
     content = (media / "a.png").read_bytes()
     table, _ = normalise_table(pa.table({"image": [{"bytes": content}, {"bytes": b"nothing"}]}))
-    _, (problem,) = open_media(table, lambda sha256, content: "kept")
+    _, (problem,) = MediaOpener(lambda sha256, content: "kept").open(table)
     assert (problem.row, problem.column) == (1, "image")
     assert "must be a readable file, got 7 bytes: it is no image of a known format" in problem.message
 

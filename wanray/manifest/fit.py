@@ -18,11 +18,14 @@ from wanray.manifest.media import Media, Medium
 from wanray.manifest.problems import Problem
 from wanray.manifest.settings import JobValues
 from wanray.records import canonical_json
-from wanray.registry import Model
-from wanray.sizing import area_size, cover_fit, cut_fit, vace_fit
+from wanray.registry import TASKS, Model
+from wanray.sizing import area_size, cover_fit, cut_fit, reference_fit, vace_fit
 
 ASPECT_TOLERANCE = 0.01
 """Two images have one aspect if their sides' ratios differ by less than this share."""
+
+MAX_SIDE = 8192
+"""Pixels; as for sizes that rows give."""
 
 FITTED = ("width", "height", "num_frames", "fps")
 
@@ -70,10 +73,11 @@ def fit(
 ) -> tuple[pa.Table, list[Problem]]:
     """The expanded rows with all that their media decide, and a problem for each that cannot be fitted.
 
-    `media` and `key_frames` go by the column `row` of `table`; so do the problems. Columns are added:
-    `inputs`, `sources`, `key_frames` (canonical JSON).
+    `media` and `key_frames` go by the column `row` of `table`; so do the problems, whose rows are left out.
+    Columns are added: `inputs`, `sources`, `key_frames` (canonical JSON).
     """
     table = replace_column(table, "shift", _shifts(table, fitter.job))
+    table = replace_column(table, "num_frames", _single_frames(table))
     table = table.append_column("key_frames", pa.array(["[]"] * len(table), pa.string()))
     for name in ("inputs", "sources"):
         table = table.append_column(name, pa.array(["{}"] * len(table), pa.string()))
@@ -91,25 +95,42 @@ def _shifts(table: pa.Table, job: JobValues) -> pa.Array:
     return shift.fill_null(job.values["shift"])
 
 
+def _single_frames(table: pa.Table) -> pa.Array:
+    """The number of frames; a task with one has one, whatever job and sweep say."""
+    frames, tasks = flat(table["num_frames"]), flat(table["task"])
+    for task in TASKS.values():
+        if task.max_frames is not None:
+            frames = pc.if_else(pc.equal(tasks, task.name), task.max_frames, frames)
+    return frames
+
+
 def _fit_rows(
     table: pa.Table, indices: list[int], media: Media, key_frames: dict[int, list[int]], fitter: Fitter
 ) -> tuple[pa.Table, list[Problem]]:
     names = (*FITTED, "inputs", "sources", "key_frames")
     columns: dict[str, list[Any]] = {name: table[name].to_pylist() for name in names}
-    asked = table.select([*FITTED, "row", "max_area", "task", "video_sampling"]).take(pa.array(indices))
-    problems = []
+    asked = table.select([*FITTED, "row", "id", "max_area", "task", "video_sampling"]).take(pa.array(indices))
+    problems, unfit = [], []
     for index, values in zip(indices, asked.to_pylist(), strict=True):
         own, frames = media[values["row"]], key_frames.get(values["row"], [])
         try:
             fitted = fit_row(values, own, frames, fitter)
         except UnfitError as error:
-            problems.append(Problem(values["row"], "", error.column, str(error)))
+            problems.append(Problem(values["row"], "", error.column, f"{error}{_variant(values['id'])}"))
+            unfit.append(index)
             continue
         for name, value in {**fitted, **_references(own), "key_frames": canonical_json(frames)}.items():
             columns[name][index] = value
     for name, values in columns.items():
         table = replace_column(table, name, pa.array(values, table[name].type))
-    return table, problems
+    return table.filter(
+        pc.invert(pc.is_in(pa.array(range(len(table))), pa.array(unfit, pa.int64())))
+    ), problems
+
+
+def _variant(identifier: str) -> str:
+    """Which of a row's seeds and combinations is meant, where it has several."""
+    return f" (in {identifier})" if "#" in identifier else ""
 
 
 def _references(media: RowMedia) -> dict[str, str]:
@@ -142,13 +163,9 @@ def fit_row(values: dict[str, Any], media: RowMedia, key_frames: list[int], fitt
         fitted = _fit_video(values, media, fitter)
     else:
         fitted = {name: values[name] for name in FITTED} | _fit_image(values, media, fitter)
-    _check_key_frames(media, key_frames, fitted["num_frames"])
-    column = next(name for name in ("video", "image", "key_images", "last_image", *media) if name in media)
-    if min(fitted["width"], fitted["height"]) < fitter.model.size_multiple_px:
-        words, area = _words(media[column][0]), _area(values)
-        raise UnfitError.of(
-            column, f"leaves no {_short_side(fitted)} under {area} pixels, got {words}: crop it"
-        )
+    _check_size(values, media, fitted, fitter)
+    _check_frames(media, key_frames, values["task"], fitted["num_frames"])
+    _check_references(media, fitted, fitter)
     return fitted
 
 
@@ -192,15 +209,43 @@ def _pipeline_size(video: Medium, values: dict[str, Any], multiple: int) -> tupl
     return width // multiple * multiple, height // multiple * multiple
 
 
-def _check_key_frames(media: RowMedia, key_frames: list[int], num_frames: int) -> None:
+def _check_size(values: dict[str, Any], media: RowMedia, fitted: dict[str, Any], fitter: Fitter) -> None:
+    """The size that follows an image or a video must be one that can be rendered."""
+    column = next(name for name in ("video", "image", "key_images", "last_image", *media) if name in media)
+    words, area, multiple = _words(media[column][0]), _area(values), fitter.model.size_multiple_px
+    if min(fitted["width"], fitted["height"]) < multiple:
+        remedy = "enlarge" if max(media[column][0].width, media[column][0].height) < multiple else "crop"
+        raise UnfitError.of(
+            column, f"leaves no {_short_side(fitted)} under {area} pixels, got {words}: {remedy} it"
+        )
+    if max(fitted["width"], fitted["height"]) > MAX_SIDE:
+        raise UnfitError.of(column, f"would have a side above {MAX_SIDE} pixels, got {words}: crop it")
+
+
+def _check_references(media: RowMedia, fitted: dict[str, Any], fitter: Fitter) -> None:
+    """Every reference must leave at least a pixel on its canvas."""
+    for item in media.get("reference_images", ()):
+        stride = fitter.model.spatial_stride if fitter.mode == "diffusers" else 1
+        size = item.width // stride * stride, item.height // stride * stride
+        canvas = fitted["width"], fitted["height"]
+        if 0 in size or 0 in reference_fit(*size, *canvas).pasted_size:
+            says = f"must not vanish on a canvas of {canvas[0]}x{canvas[1]}, got {_words(item)}: crop it"
+            raise UnfitError.of("reference_images", says)
+
+
+def _check_frames(media: RowMedia, key_frames: list[int], task: str, num_frames: int) -> None:
+    fewest = TASKS[task].min_frames
+    if num_frames < fewest:
+        raise UnfitError.of("num_frames", f"must be at least {fewest} for task {task}, got {num_frames}")
     ends = [0] * ("image" in media and "video" not in media) + [-1] * ("last_image" in media)
     outside = [index for index in key_frames if not -num_frames <= index < num_frames]
     if outside:
         raise UnfitError.of("key_frames", f"must be {-num_frames} to {num_frames - 1}, got {outside[0]}")
-    if key_frames and len({index % num_frames for index in ends + key_frames}) < len(ends + key_frames):
-        raise UnfitError.of(
-            "key_frames", f"must name each frame once (image is 0, last_image -1), got {key_frames}"
-        )
+    if len({index % num_frames for index in ends + key_frames}) < len(ends + key_frames):
+        if not key_frames:
+            raise UnfitError.of("last_image", "must be another frame than image, but num_frames is 1")
+        says = f"must name each frame once (image is 0, last_image -1), got {key_frames}"
+        raise UnfitError.of("key_frames", says)
 
 
 def _one(media: RowMedia, name: str) -> Medium | None:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,21 +43,49 @@ Keep = Callable[[str, bytes], str]
 """`keep(sha256, content)`: store bytes that came inside the manifest; returns their URI."""
 
 
-def open_media(table: pa.Table, keep: Keep) -> tuple[Media, list[Problem]]:
-    """The media of a normalised batch, and a problem for each that cannot be used, with file and reason."""
-    found = [item for name in MEDIA_COLUMNS if name in table.column_names for item in _sources(table, name)]
-    media: Media = {}
-    problems: list[Problem] = []
-    with ThreadPoolExecutor(NUM_THREADS) as threads:
-        opened = threads.map(lambda item: _open(item[1], item[2], keep), found)
-        for (row, name, source), result in zip(found, opened, strict=True):
-            if isinstance(result, str):
-                says = f"must be a readable file, got {_label(source)}: {result}"
-                problems.append(Problem(row, "", name, says))
-            else:
-                columns = media.setdefault(row, {})
-                columns[name] = (*columns.get(name, ()), result)
-    return media, problems
+class MediaOpener:
+    """Opens the media of one plan; a file that many rows name is read once."""
+
+    def __init__(self, keep: Keep) -> None:
+        self._keep = keep
+        self._open_uri = lru_cache(REMEMBERED)(_open_uri)
+
+    def open(self, table: pa.Table) -> tuple[Media, list[Problem]]:
+        """The media of a normalised batch, and a problem for each that cannot be used, with file and reason.
+
+        Raises:
+            StorageError: a store failed; the media are not to blame.
+        """
+        columns = [name for name in MEDIA_COLUMNS if name in table.column_names]
+        found = [item for name in columns for item in _sources(table, name)]
+        media: Media = {}
+        problems: list[Problem] = []
+        if not found:
+            return media, problems
+        with ThreadPoolExecutor(NUM_THREADS) as threads:
+            opened = threads.map(lambda item: self._open(item[1], item[2]), found)
+            for (row, name, source), result in zip(found, opened, strict=True):
+                if isinstance(result, str):
+                    says = f"must be a readable file, got {_label(source)}: {result}"
+                    problems.append(Problem(row, "", name, says))
+                else:
+                    own = media.setdefault(row, {})
+                    own[name] = (*own.get(name, ()), result)
+        return media, problems
+
+    def _open(self, name: str, source: dict[str, Any]) -> Medium | str:
+        """The medium, or the reason why it cannot be used."""
+        try:
+            if source["bytes"] is None:
+                return self._open_uri(_probe_of(name), absolute(source["path"]))
+            medium = _probe_of(name)(source["bytes"], digest(source["bytes"]), "")
+            return replace(medium, uri=self._keep(medium.sha256, source["bytes"]))
+        except (InputError, ValueError) as error:
+            return str(error)
+        except InfrastructureError as error:
+            raise StorageError(str(error)) from error
+        except av.FFmpegError as error:
+            return f"it cannot be decoded ({error.strerror})"
 
 
 def _sources(table: pa.Table, name: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -66,22 +94,6 @@ def _sources(table: pa.Table, name: str) -> Iterator[tuple[int, str, dict[str, A
             yield from ((row, name, source) for source in (value if isinstance(value, list) else [value]))
 
 
-def _open(name: str, source: dict[str, Any], keep: Keep) -> Medium | str:
-    """The medium, or the reason why it cannot be used."""
-    try:
-        if source["bytes"] is None:
-            return _open_uri(_probe_of(name), absolute(source["path"]))
-        sha256 = digest(source["bytes"])
-        return _probe_of(name)(source["bytes"], sha256, keep(sha256, source["bytes"]))
-    except (InputError, ValueError) as error:
-        return str(error)
-    except InfrastructureError as error:
-        raise StorageError(str(error)) from error
-    except av.FFmpegError as error:
-        return f"it cannot be decoded ({error.strerror})"
-
-
-@lru_cache(REMEMBERED)
 def _open_uri(probe: "Probe", uri: str) -> Medium:
     content = read_media(uri)
     return probe(content, digest(content), uri)

@@ -24,7 +24,7 @@ from wanray.manifest.columns import MEDIA_COLUMNS, normalise_table, unknown_colu
 from wanray.manifest.expand import expand, replace_column
 from wanray.manifest.fill import fill
 from wanray.manifest.fit import Fitter, check_pairs, fit
-from wanray.manifest.media import Keep, Media, open_media
+from wanray.manifest.media import Keep, Media, MediaOpener
 from wanray.manifest.problems import Problem, describe, located
 from wanray.manifest.settings import JobValues, check_defaults, check_sweep, combinations, job_values
 from wanray.manifest.tags import merged_tags, plain_rows
@@ -105,6 +105,7 @@ class _Job:
     resolver: Resolver
     values: JobValues
     choices: pa.Table
+    opener: MediaOpener
     head: "hashlib._Hash"
 
     @property
@@ -118,6 +119,7 @@ def _resolve(batches: Iterator[pa.Table], resolver: Resolver) -> Iterator[Resolv
         resolver=resolver,
         values=job_values(resolver.official, resolver.defaults),
         choices=combinations(resolver.sweep),
+        opener=MediaOpener(resolver.keep),
         head=hashed_head(resolver.model_json, resolver.numerics),
     )
     first_row, warned = 0, False
@@ -159,12 +161,10 @@ def _resolve_piece(raw: pa.Table, first_row: int, job: _Job) -> Resolved:
     expanded = expand(filled.filter(good), job.choices)
     fitter = Fitter(job.resolver.model, job.resolver.numerics["mode"], job.values)
     fitted, unfit = fit(expanded, judged.media, judged.key_frames, fitter)
-    unfit = list(dict.fromkeys(unfit))
-    fits = pc.invert(pc.is_in(fitted["row"], pa.array([problem.row for problem in unfit], pa.int64())))
     problems = located(judged.problems + unfit, first_row, ids.to_pylist())
     invalid = pc.is_in(rows, pa.array([problem.row for problem in problems], pa.int64()))
     return Resolved(
-        requests=_requests(fitted.filter(fits), first_row, job),
+        requests=_requests(fitted, first_row, job),
         invalid=_invalid(raw.filter(invalid), problems),
         problems=problems,
         num_rows=len(raw),
@@ -191,7 +191,7 @@ def _judge(raw: pa.Table, job: _Job) -> _Judged:
         required = require_prompt(table, resolver.model)
         problems += [problem for problem in required if problem.row not in unreadable]
     tasks = choose_tasks(table, resolver.model, resolver.defaults.task)
-    media, unopened = open_media(table, resolver.keep)
+    media, unopened = job.opener.open(table)
     rules = validate(table, resolver.model) + check_tasks(table, tasks, resolver.model) + check_pairs(media)
     reported = {(problem.row, problem.column) for problem in problems + unopened}
     problems += unopened + [item for item in rules if (item.row, item.column) not in reported]

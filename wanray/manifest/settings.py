@@ -90,7 +90,11 @@ def combinations(sweep: dict[str, list[Any]]) -> pa.Table:
     ]
     raw = {name: array_of([row[index] for row in rows]) for index, name in enumerate(sweep)}
     table, _ = normalise_table(pa.table(raw | {LABEL: pa.array(labels, pa.string())}))
-    return _split_guidance(_split(table)).append_column(LABEL, pa.array(labels, pa.string()))
+    table = _split_guidance(_split(table)).append_column(LABEL, pa.array(labels, pa.string()))
+    if {"width", "height"} & set(table.column_names) and "max_area" not in sweep:
+        # else the area that a row has would hide the size that is swept
+        table = table.append_column("max_area", pa.nulls(len(table), pa.int64()))
+    return table
 
 
 def _given(defaults: DefaultsConfig) -> pa.Table:

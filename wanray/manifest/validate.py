@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wanray.manifest.arrays import flat
-from wanray.manifest.columns import MEDIA_COLUMNS
+from wanray.manifest.columns import MEDIA, MEDIA_COLUMNS
 from wanray.manifest.problems import Problem, broken
 from wanray.manifest.rows import rows_where
 from wanray.registry import Model
@@ -31,6 +31,11 @@ Check = Callable[[pa.Array], pa.Array]
 
 def _identity(array: pa.Array) -> pa.Array:
     return array
+
+
+def _path_of(array: pa.Array) -> pa.Array:
+    """What a user wrote: of a medium its path."""
+    return pc.struct_field(array, "path") if array.type == MEDIA else array
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,10 @@ def model_rules(model: Model) -> tuple[Rule, ...]:
         Rule("width", no_multiple(pixels), multiple),
         Rule("height", no_multiple(pixels), multiple),
         Rule("num_frames", no_multiple(frames, 1), f"must be {frames}n+1 ({examples})"),
-        *(Rule(name, pc.is_valid, f"model {model.name} takes no {name}: leave it out") for name in refused),
+        *(
+            Rule(name, pc.is_valid, f"model {model.name} takes no {name}: leave it out", _path_of)
+            for name in refused
+        ),
     )
 
 

@@ -69,7 +69,7 @@ def media(value: Any) -> dict[str, Any]:
     source = {"path": value} if isinstance(value, str) else value
     if not isinstance(source, dict) or not set(source) <= {"bytes", "path"}:
         raise ValueError(rule)
-    content, path = source.get("bytes"), source.get("path") or None
+    content, path = source.get("bytes") or None, source.get("path") or None
     if not isinstance(content, bytes | None) or not isinstance(path, str | None) or not (content or path):
         raise ValueError(rule)
     return {"bytes": content, "path": None if path is None else encodable(path)}

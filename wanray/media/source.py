@@ -1,15 +1,19 @@
 """Brings a medium into memory, from a local path or any fsspec URL. Knows nothing of formats."""
 
+import errno
 import hashlib
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from wanray.errors import InfrastructureError, InputError
 from wanray.media.checks import one_line
 
 MAX_BYTES = 4 * 2**30
 """A medium is held in memory as a whole."""
+NO_FILE_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+"""How a local disk says that a text, such as a data: URI or a prompt, names no file."""
 
 
 def read_media(uri: str, max_bytes: int = MAX_BYTES) -> bytes:
@@ -30,6 +34,10 @@ def read_media(uri: str, max_bytes: int = MAX_BYTES) -> bytes:
         raise InputError(f"access is denied ({one_line(error)})") from error
     except (ValueError, ImportError) as error:
         raise InputError(one_line(error)) from error
+    except OSError as error:
+        if "://" in uri or error.errno not in NO_FILE_NAME:
+            raise InfrastructureError(f"cannot read {shown(uri)}: {one_line(error)}") from error
+        raise InputError("it is no file name") from error
     except Exception as error:  # every store has exception classes of its own
         raise InfrastructureError(f"cannot read {shown(uri)}: {one_line(error)}") from error
 
@@ -40,7 +48,8 @@ def digest(data: bytes) -> str:
 
 
 def _read(uri: str, max_bytes: int) -> bytes:
-    fs, path = fsspec.url_to_fs(uri)
+    # a local name may have what fsspec takes for a chain of URLs
+    fs, path = fsspec.url_to_fs(uri) if "://" in uri else (LocalFileSystem(), uri)
     info = fs.info(path)
     if info["type"] != "file":
         raise ValueError("it is a folder" if info["type"] == "directory" else "it is no ordinary file")

@@ -41,6 +41,8 @@ class Selection:
     """(`COST` values) -> number of requests left."""
     parts: list[str]
     problems: list[str]
+    """The first `MAX_PROBLEMS`."""
+    num_problems: int
     invalid: pa.Table
     """`INVALID_SCHEMA`: the rows that become failures."""
 
@@ -82,12 +84,13 @@ def select_requests(resolved: Iterator[Resolved], committed: set[bytes], write_p
 
     An id that names two different requests makes the later row invalid.
     """
-    num_rows, invalid, problems = 0, [], []
+    num_rows, num_problems, invalid, problems = 0, 0, [], []
     with TemporaryDirectory(prefix="wanray-plan-") as folder:
         spool = _Spool(Path(folder) / "spool.parquet")
         for batch in resolved:
             spool.add(batch.requests)
             num_rows += batch.num_rows
+            num_problems += len(batch.problems)
             invalid.append(batch.invalid)
             problems += [str(problem) for problem in batch.problems[: MAX_PROBLEMS - len(problems)]]
         digests = np.concatenate(spool.digests) if spool.digests else np.empty(0, "S32")
@@ -110,7 +113,7 @@ def select_requests(resolved: Iterator[Resolved], committed: set[bytes], write_p
         committed=int((fresh & done).sum()),
         left=int(keep.sum()),
     )
-    return Selection(counts, dict(costs), parts, problems, bad_rows)
+    return Selection(counts, dict(costs), parts, problems, num_problems + len(clashes), bad_rows)
 
 
 def _padded(digest: Any) -> bytes:

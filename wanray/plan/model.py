@@ -70,6 +70,7 @@ class Plan:
     """Plan files, relative to the output."""
     problems: tuple[str, ...]
     """The first of the messages about invalid rows."""
+    num_problems: int
     notes: tuple[str, ...]
     assumptions: dict[str, Any]
 

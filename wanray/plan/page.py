@@ -31,9 +31,9 @@ def plan_page(plan: Plan) -> RenderableType:
     ]
     lines += [Text(f"note       {note}") for note in plan.notes]
     lines += [Text(f"invalid    {problem}", style="yellow") for problem in plan.problems]
-    hidden = counts.invalid - len(plan.problems)
+    hidden = plan.num_problems - len(plan.problems)
     if hidden > 0:
-        lines.append(Text(f"invalid    ... and {hidden} more rows", style="yellow"))
+        lines.append(Text(f"invalid    ... and {hidden} more problems", style="yellow"))
     if not counts.left:
         return Group(*lines)
     if not plan.groups:  # nothing is denoised

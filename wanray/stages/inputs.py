@@ -55,15 +55,16 @@ def _read_video(
     if "mask" in request.inputs:
         (mask_sha256,) = request.inputs["mask"]
         mask_data = fetch("mask", sources[mask_sha256], mask_sha256)
-        mask = _frames("mask", mask_data, ids if probe_video(mask_data).num_frames > 1 else (0,))
-    return _frames("video", data, ids), mask, _sampling_notes(info, ids, request)
+        mask_ids = ids if probe_video(mask_data).num_frames > 1 else (0,)
+        mask = _frames(f"mask {shown(sources[mask_sha256])}", mask_data, mask_ids)
+    return _frames(f"video {shown(sources[sha256])}", data, ids), mask, _sampling_notes(info, ids, request)
 
 
-def _frames(column: str, data: bytes, ids: Sequence[int]) -> Sequence[np.ndarray]:
+def _frames(name: str, data: bytes, ids: Sequence[int]) -> Sequence[np.ndarray]:
     try:
         return list(read_frames(data, ids))
     except InputError as error:
-        raise InputError(f"{column}: {error}") from error
+        raise InputError(f"{name}: {error}") from error
 
 
 def frame_ids(info: VideoInfo, request: Request) -> tuple[int, ...]:
@@ -82,7 +83,7 @@ def speed(info: VideoInfo, request: Request) -> float:
 
 def _sampling_notes(info: VideoInfo, ids: Sequence[int], request: Request) -> list[str]:
     """What became of frames that are not used, and of the speed."""
-    notes = []
+    notes = ["video: is a still image, so the clip has one frame"] if info.num_frames == 1 else []
     if len(ids) != info.num_frames:
         used = f"{len(ids)} of {info.num_frames} frames at {info.fps:g} fps"
         notes.append(f"video: {used} are used ({request.video_sampling})")
