@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import ENVIRONMENT, command, events, metas, render, videos, write_config, write_manifest
+from PIL import Image
+from runs import ENVIRONMENT, SMALL, command, events, metas, render, videos, write_config, write_manifest
 from safetensors.torch import load_file, save_file
 
 from wanray.storage import Store
@@ -57,6 +58,31 @@ def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
     assert all(torch.equal(local[key], gang[key]) for key in local)
     topology = next(iter(metas(tmp_path / "gang/out").values()))["topology"]
     assert topology["denoise"] == {"cfg": 1, "ulysses": 2, "ring": 1, "fsdp": 1, "world_size": 2}
+
+
+def test_images_reach_both_experts_and_a_gang_of_two_as_they_do_locally(tiny, tmp_path, cluster):
+    """Image to video and first-last-frame in one run; conditions travel from encode through both pools."""
+    for name, colour in {"first": (200, 40, 40), "last": (40, 70, 190)}.items():
+        Image.new("RGB", (80, 60), colour).save(tmp_path / f"{name}.png")
+    image, last = str(tmp_path / "first.png"), str(tmp_path / "last.png")
+    rows = [{"id": f"r{i}", "prompt": "a cat", "seed": i, **SMALL, "image": image} for i in range(2)]
+    rows[1]["last_image"] = last
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    runs = {
+        "local": {"engine": "local"},
+        "split": {"ray.address": cluster, "pools.denoise_low.topology.ulysses": 2},
+    }
+    for name, keys in runs.items():
+        (tmp_path / name).mkdir()
+        keys |= {"output.save_latents": True}
+        code, output = render(write_config(tmp_path / name, tiny("i2v-a14b"), tmp_path / "m.jsonl", **keys))
+        assert code == 0, output
+    local, split = (latents_of(tmp_path / name / "out") for name in runs)
+    assert local.keys() == split.keys()
+    assert len(local) == 2
+    assert all(torch.equal(local[key], split[key]) for key in local)
+    tasks = {meta["ids"][0]: meta["request"]["task"] for meta in metas(tmp_path / "split/out").values()}
+    assert tasks == {"r0": "i2v", "r1": "flf2v"}
 
 
 def test_a_row_that_fails_in_a_stage_becomes_a_failure_record_on_s3(tiny, tmp_path, s3_url):

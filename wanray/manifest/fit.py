@@ -78,9 +78,9 @@ def fit(
     """
     table = replace_column(table, "shift", _shifts(table, fitter.job))
     table = replace_column(table, "num_frames", _single_frames(table))
-    table = table.append_column("key_frames", pa.array(["[]"] * len(table), pa.string()))
+    table = table.append_column("key_frames", pa.repeat("[]", len(table)))
     for name in ("inputs", "sources"):
-        table = table.append_column(name, pa.array(["{}"] * len(table), pa.string()))
+        table = table.append_column(name, pa.repeat("{}", len(table)))
     rows = flat(table["row"]).to_pylist()
     with_media = [index for index, row in enumerate(rows) if row in media]
     return _fit_rows(table, with_media, media, key_frames, fitter) if with_media else (table, [])
