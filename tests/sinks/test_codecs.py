@@ -1,11 +1,15 @@
+import os
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from wanray.config.schema import VideoConfig
 from wanray.errors import ConfigError
 from wanray.sinks import codecs
-from wanray.sinks.video import check_video
+from wanray.sinks.scheduling import TASKS
+from wanray.sinks.video import check_video, encode_frames
 
 
 @pytest.fixture
@@ -92,3 +96,23 @@ def test_an_encoder_of_another_name_does_as_well(build) -> None:
     build("libaom-av1")
     assert codecs.find_encoder("av1") == "libaom-av1"
     assert codecs.encoder_options("libaom-av1", VideoConfig(codec="av1")) == {"crf": "24", "cpu-used": "6"}
+
+
+@pytest.mark.parametrize(
+    ("format_", "codec"), [("mp4", "av1"), ("mp4", "h264"), ("mp4", "h265"), ("webm", "vp9")]
+)
+def test_encoders_leave_the_scheduling_of_threads_alone(format_: str, codec: str) -> None:
+    """SVT-AV1 makes itself and its caller real-time where it runs as root; others would starve."""
+
+    def policies() -> set[int]:
+        return {os.sched_getscheduler(int(entry.name)) for entry in TASKS.iterdir()}
+
+    before, seen = policies(), []
+
+    def watched() -> Iterator[np.ndarray]:
+        for frame in np.zeros((6, 64, 64, 3), np.uint8):
+            seen.append(policies())
+            yield frame
+
+    encode_frames(watched(), 16.0, VideoConfig(format=format_, codec=codec, preset="veryfast"), {})
+    assert [*seen, policies()] == [before] * 7

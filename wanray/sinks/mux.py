@@ -8,6 +8,8 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from wanray.sinks.scheduling import kept_scheduling
+
 _X265_DELAY = 2
 """Frames by which x265 decodes ahead of what it shows."""
 
@@ -23,6 +25,8 @@ def mux_video(container: OutputContainer, stream: VideoStream, pictures: Iterabl
     for picture in pictures:
         if num_frames == 0:
             stream.height, stream.width = picture.height, picture.width
+            with kept_scheduling():
+                stream.codec_context.open()
         picture.pts, picture.time_base = num_frames, 1 / stream.codec_context.framerate
         num_frames += 1
         container.mux(stream.encode(picture))
