@@ -51,6 +51,7 @@ def plan_file(rows: int) -> bytes:
                 solver="unipc", **shape,
             ).to_json(),
             "tags": "{}",
+            "sources": "{}",
         }
         for row in range(rows)
     ]  # fmt: skip

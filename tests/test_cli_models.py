@@ -9,7 +9,7 @@ import pytest
 
 from wanray import cli
 from wanray.catalog import num_parameters
-from wanray.registry import MODELS, get_model
+from wanray.registry import MODELS, TASKS, get_model
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_table_has_every_model_twice(run_cli):
         values = model.defaults
         words = (
             f"{values.width}x{values.height}",
-            str(values.num_frames),
+            str(TASKS[model.tasks[0]].max_frames or values.num_frames),
             str(values.steps),
             f"{values.shift:g}",
         )

@@ -482,11 +482,14 @@ def test_a_file_that_changed_or_went_after_the_plan(tiny, media, tmp_path):
     summary = execute(job)
     failures = records(tmp_path / "out", "failures/*.json")
     assert (summary.committed, set(failures)) == (1, {"changed", "gone"})
-    assert {record["class"] for record in failures.values()} == {"input"}
+    assert {name: record["class"] for name, record in failures.items()} == {
+        "changed": "input",
+        "gone": "infrastructure",
+    }
     assert f"{tmp_path}/changed.png" in failures["changed"]["message"]
     assert "has changed since it was planned" in failures["changed"]["message"]
     assert f"{tmp_path}/gone.png" in failures["gone"]["message"]
-    assert "does not exist" in failures["gone"]["message"]
+    assert "it is gone, or not on node" in failures["gone"]["message"]
 
 
 # Other models, one run each

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from PIL import Image
 from pyarrow import parquet
 
 from wanray import cli
@@ -240,7 +239,9 @@ def edit_json(path, **changes):
 
 
 def break_shard(folder):
-    (folder / "vae/a.safetensors.index.json").write_text('{"weight_map": {"x": "a-1-of-2.safetensors"}}')
+    (folder / "vae/diffusion_pytorch_model.safetensors.index.json").write_text(
+        '{"weight_map": {"x": "a-1-of-2.safetensors"}}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -372,7 +373,7 @@ def test_manifest_address(run_cli, url, words):
 
 BAD_ROWS = [
     ({"num_frames": 6}, "column num_frames: must be 4n+1 (5, 9, ..., 81), got 6"),
-    ({"num_frames": 0}, "column num_frames: must be 1 to 10001, got 0"),
+    ({"num_frames": 0}, "column num_frames: must be 1 to 4093, got 0"),
     ({"size": "72x64"}, "column size: must have sides that are multiples of 16 pixels, got '72x64'"),
     ({"size": "64 by 64"}, "column size: must be WIDTHxHEIGHT such as 832x480, got '64 by 64'"),
     ({"size": "64x64", "width": 64}, "column size: excludes width in the same row"),
@@ -396,15 +397,12 @@ BAD_ROWS = [
     ({"shift": 0}, "column shift: must be above 0 and at most 100, got 0.0"),
     ({"guidance": "strong"}, "column guidance: must be a number or {high, low} with two numbers"),
     ({"guidance": {"high": 3}}, "column guidance: must be a number or {high, low} with two numbers"),
-    ({"fps": 0}, "column fps: must be above 0 and at most 240, got 0.0"),
+    ({"fps": 0}, "column fps: must be 0.1 to 240, got 0.0"),
     ({"priority": 10**9}, "column priority: must be -1000000 to 1000000, got 1000000000"),
     ({"tags": "outdoor"}, "column tags: must be an object such as {'scene': 'beach'}, got 'outdoor'"),
     ({"task": "i2v"}, "column task: must be t2v or t2i, a task of model t2v-1.3b, got 'i2v'"),
     ({"lora": [{"path": "x.safetensors"}]}, "column lora: model t2v-1.3b takes no lora: leave it out"),
-    ({"image": "none.png"}, "column image: must be a readable file, got 'none.png': it does not exist"),
-    ({"image": "good.jsonl"}, "got 'good.jsonl': it is no image of a known format"),
-    ({"image": "folder"}, "got 'folder': it is a folder"),
-    ({"image": "real.png"}, "column image: model t2v-1.3b takes no image: leave it out"),
+    ({"image": "none.png"}, "column image: model t2v-1.3b takes no image: leave it out, got 'none.png'"),
 ]
 """What a row says besides its id and a prompt, and what its failure says."""
 
@@ -422,8 +420,6 @@ BROKEN_LINES = [
 
 
 def test_bad_rows_fail_and_the_others_render(run_cli):
-    Path("folder").mkdir()
-    Image.new("RGB", (64, 64)).save("real.png")
     rows = [{"id": f"bad-{number}", "prompt": "a cat"} | row for number, (row, _) in enumerate(BAD_ROWS)]
     rows += [line for line, _ in BROKEN_LINES]
     rows.insert(3, {"id": "good", "prompt": "a cat"})

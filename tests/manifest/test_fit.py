@@ -480,10 +480,30 @@ def test_a_name_that_no_file_can_have_is_a_problem_of_its_row(media, name):
     assert (len(planned), len(problems)) == (1, 1)
 
 
-def test_a_server_that_is_away_ends_the_plan_by_name(media):
-    rows = [{"prompt": "a", "image": url} for url in (str(media / "wide.png"), "http://127.0.0.1:9/x.png")]
+AWAY = "http://127.0.0.1:9/x.png"
+
+
+def test_a_server_that_is_away_costs_its_rows_and_no_others(media):
+    rows = [{"prompt": "a", "image": url} for url in (str(media / "wide.png"), AWAY)]
+    planned, (problem,) = plan("i2v-14b-480p", *rows)
+    assert len(planned) == 1
+    assert f"{AWAY}: its server does not answer" in problem
+
+
+def test_a_store_of_all_media_that_is_away_ends_the_plan_by_name():
     with pytest.raises(StorageError, match=r"http://127\.0\.0\.1:9/x\.png: its server does not answer"):
-        plan("i2v-14b-480p", *rows)
+        plan("i2v-14b-480p", {"prompt": "a", "image": AWAY})
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated(media):
+    _, (problem,) = plan("i2v-14b-480p", {"prompt": "a", "image": "https://me:secret@host/x.png?sig=secret"})
+    assert "its URL holds a password" in problem
+    assert "secret" not in problem
+
+
+def test_media_that_a_model_does_not_take_are_not_opened(media):
+    _, (problem,) = plan("t2v-1.3b", {"prompt": "a", "image": f"{AWAY}?sig=secret"})
+    assert f"model t2v-1.3b takes no image: leave it out, got '{AWAY}'" in problem
 
 
 def test_problems_of_media_stay_with_their_rows(media):

@@ -41,11 +41,11 @@ BAD = [
     ("width", 8208, "must be 16 to 8192 pixels, got 8208"),
     ("height", 0, "must be 16 to 8192 pixels, got 0"),
     ("num_frames", 80, "must be 4n+1 (5, 9, ..., 81), got 80"),
-    ("num_frames", 10_005, "must be 1 to 10001, got 10005"),
+    ("num_frames", 10_005, "must be 1 to 4093, got 10005"),
     ("steps", 0, "must be 1 to 1000, got 0"),
     ("steps", 1001, "must be 1 to 1000, got 1001"),
-    ("fps", 0, "must be above 0 and at most 240, got 0.0"),
-    ("fps", 240.5, "must be above 0 and at most 240, got 240.5"),
+    ("fps", 0, "must be 0.1 to 240, got 0.0"),
+    ("fps", 240.5, "must be 0.1 to 240, got 240.5"),
     ("shift", -1.0, "must be above 0 and at most 100, got -1.0"),
     ("shift", 101, "must be above 0 and at most 100, got 101.0"),
     ("guidance", -0.5, "must be 0 to 100 for both experts, got {'high': -0.5, 'low': -0.5}"),
@@ -72,7 +72,7 @@ GOOD = {
     "size": ["832x480", "832*480", "16x8192"],
     "width": [16, 8192],
     "height": [480],
-    "num_frames": [1, 5, 81, 10_001],
+    "num_frames": [1, 5, 81, 4093],
     "steps": [1, 1000],
     "fps": [0.5, 240],
     "shift": [0.1, 100],
@@ -166,8 +166,8 @@ def media_problems(*rows):
 def test_media_that_open(media):
     found = media_problems(
         {"image": f"{media}/a.png", "video": f"{media}/a.mp4", "mask": f"{media}/a.png"},
-        {"reference_images": [f"{media}/a.png", f"file://{media}/a.png"], "audio": f"{media}/a.wav"},
-        {"pose_video": f"{media}/a.mp4", "last_image": f"{media}/a.png"},
+        {"reference_images": [f"{media}/a.png", f"file://{media}/a.png"]},
+        {"last_image": f"{media}/a.png"},
     )
     assert found == []
 
@@ -188,7 +188,6 @@ def test_media_bytes(media):
         ("video", "bad.png", "it is no video, or damaged"),
         ("mask", "bad.bin", "Invalid data"),
         ("video", "a.wav", "it has no video stream"),
-        ("audio", "a.mp4", "it has no audio stream"),
     ],
 )
 def test_media_that_do_not_open(media, column, name, reason):

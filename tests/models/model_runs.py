@@ -60,7 +60,9 @@ def denoise_config(checkpoint, experts, mode, dtype="float32"):
 def make_stages(path, pools, mode="official", dtype="float32"):
     """Encode, condition and one denoise stage per entry of `pools` (each a tuple of experts)."""
     checkpoint = open_checkpoint(path)
-    encode = EncodeConfig(text_encoder=checkpoint.text_encoder, tokenizer=checkpoint.tokenizer, dtype=dtype)
+    encode = EncodeConfig(
+        text_encoder=checkpoint.text_encoder, tokenizer=checkpoint.tokenizer, mode=mode, dtype=dtype
+    )
     condition = ConditionConfig(
         vae=checkpoint.vae,
         image_encoder=checkpoint.image_encoder,

@@ -34,7 +34,7 @@ def silent(step, total):
 def encode(tiny):
     checkpoint = open_checkpoint(tiny("t2v-1.3b"))
     config = EncodeConfig(
-        text_encoder=checkpoint.text_encoder, tokenizer=checkpoint.tokenizer, dtype="float32"
+        text_encoder=checkpoint.text_encoder, tokenizer=checkpoint.tokenizer, mode="official", dtype="float32"
     )
     stage = Encode(config)
     stage.setup(Worker())
@@ -78,7 +78,7 @@ def decoder(tiny, out):
         output=OutputConfig(url=str(out)),
         run="r",
         model={},
-        numerics={"vae_tiling": False},
+        numerics={"mode": "official", "vae_tiling": False},
     )
     Store.open(str(out)).write("runs/r/config.yaml", b"")
     stage = Decode(config)

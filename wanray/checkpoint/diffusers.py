@@ -78,11 +78,18 @@ def open_parts(folder: Path, model: Model, dims: Dims) -> Checkpoint:
     )
 
 
+STEMS = ("diffusion_pytorch_model", "model")
+"""Names of weight files, as diffusers and transformers write them."""
+
+
 def _component(folder: Path, name: str, role: str) -> Component:
     place = folder / name
     config = read_json(place / "config.json")
-    indexes = sorted(place.glob("*.safetensors.index.json"))
-    files = [file for index in indexes for file in shards(index)] or sorted(place.glob("*.safetensors"))
+    # not those of a variant such as fp16, which may lie beside them
+    stems = [place / f"{stem}.safetensors" for stem in STEMS]
+    indexes = [file for stem in stems if (file := stem.with_name(f"{stem.name}.index.json")).is_file()]
+    files = [file for index in indexes for file in shards(index)]
+    files = files or [stem for stem in stems if stem.is_file()] or sorted(place.glob("*.safetensors"))
     check_weights(files, wanted=f"{place}/*.safetensors")
     return Component(
         role=role, layout="diffusers", path=str(place), files=tuple(map(str, files)), config=config

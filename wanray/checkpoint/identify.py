@@ -88,9 +88,20 @@ def _detect(folder: Path, found: Found) -> Model:
         raise unknown(folder, f"{found.label} with {_traits(found.structure)}")
     is_14b = found.dims.num_layers == NUM_LAYERS_14B
     sized = [model for model in fitting if (model.dims.num_layers == NUM_LAYERS_14B) == is_14b] or fitting
-    hints = (folder.name.lower(), _converted_from(folder))
-    named = [model for model in sized if model.name in hints or ("720p" in model.name and "720p" in hints[0])]
-    return (named or sized)[0]
+    converted = [model for model in sized if model.name == _converted_from(folder)]
+    return (converted or _named(folder, sized) or sized)[0]
+
+
+def _named(folder: Path, models: list[Model]) -> list[Model]:
+    """Those of the models whose resolution stands in the folder's name, or in that of one above it.
+
+    A hub's cache names a folder by its commit, and the repository further up.
+    """
+    for part in reversed(folder.parts):
+        for resolution in ("480p", "720p"):
+            if resolution in part.lower():
+                return [model for model in models if model.name.endswith(resolution)]
+    return []
 
 
 def _converted_from(folder: Path) -> str:

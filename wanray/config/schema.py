@@ -122,7 +122,8 @@ class ModelConfig:
     """Which weights to render with."""
 
     path: str = MISSING
-    """Folder of a checkpoint in Diffusers layout."""
+    """Folder of a checkpoint in the official or in Diffusers layout, or a repository such as
+    `Wan-AI/Wan2.1-T2V-1.3B`, `hf://owner/name[@revision]` or `modelscope://owner/name[@revision]`."""
     name: str | None = None
     """A name of the registry; None reads it off the checkpoint."""
 
@@ -232,8 +233,8 @@ class PoolConfig:
     """Gangs, for the denoise pools."""
     topology: TopologyConfig = field(default_factory=TopologyConfig)
     resources: dict[str, float] | None = None
-    """Ray resources of one worker or rank, such as {GPU: 1} or {CPU: 4}; None: one GPU for a denoise rank
-    and the decoder where the cluster has any, else one CPU."""
+    """Ray resources of one worker or rank, such as {GPU: 1} or {CPU: 4}; None: where the cluster has GPUs,
+    one for a denoise rank, the decoder, and the encoder of a model that takes images; else one CPU."""
     labels: dict[str, str] = field(default_factory=dict)
     """Ray node labels that the pool's nodes must carry."""
 

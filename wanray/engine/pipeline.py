@@ -66,7 +66,9 @@ def make_pools(
     config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], placement: str, run: str
 ) -> tuple[PoolSpec, ...]:
     """The pools of a rendering job, in the order of the data flow."""
-    encode = _pool("encode", config.pools.encode, *_encode_stages(config, checkpoint))
+    # images and videos go through the VAE there, which takes a CPU longer than denoising takes GPUs
+    has_media = bool(checkpoint.model.inputs)
+    encode = _pool("encode", config.pools.encode, *_encode_stages(config, checkpoint), wants_gpu=has_media)
     denoise = [
         _pool(
             name, pool_config(config, name), _denoise_stage(name, experts, config, checkpoint), is_gang=True
@@ -87,14 +89,16 @@ def make_decode_pools(
     return (_pool("decode", config.pools.decode, latents, _decode_stage(config, checkpoint, model, run)),)
 
 
-def _pool(name: str, pool: PoolConfig, *stages: StageSpec, is_gang: bool = False) -> PoolSpec:
+def _pool(
+    name: str, pool: PoolConfig, *stages: StageSpec, is_gang: bool = False, wants_gpu: bool = True
+) -> PoolSpec:
     return PoolSpec(
         name=name,
         stages=stages,
         num_workers=pool.gangs if is_gang else pool.workers,
         world_size=pool.topology.world_size if is_gang else 1,
         is_gang=is_gang,
-        wants_gpu=is_gang or name == "decode",
+        wants_gpu=wants_gpu,
         resources=pool.resources,
         labels=pool.labels,
     )
@@ -102,7 +106,10 @@ def _pool(name: str, pool: PoolConfig, *stages: StageSpec, is_gang: bool = False
 
 def _encode_stages(config: RenderConfig, checkpoint: Checkpoint) -> tuple[StageSpec, ...]:
     encode = EncodeConfig(
-        text_encoder=checkpoint.text_encoder, tokenizer=checkpoint.tokenizer, dtype=config.numerics.dtype
+        text_encoder=checkpoint.text_encoder,
+        tokenizer=checkpoint.tokenizer,
+        mode=config.numerics.mode,
+        dtype=config.numerics.dtype,
     )
     stages = (
         StageSpec(name="extend", target="wanray.stages.extend:Extend", config=ExtendConfig()),

@@ -107,10 +107,10 @@ class _Selection:
         """Plan rows of the clips that are not committed yet; clips without latents become invalid rows."""
         with ThreadPoolExecutor(NUM_THREADS) as threads:
             for chunk in batched(keys, PART_ROWS):
-                for index, (meta, has_latents) in enumerate(threads.map(self._read, chunk)):
+                for meta, has_latents in threads.map(self._read, chunk):
                     row = self._row(meta)
                     if not has_latents:
-                        self.invalid.append(_without_latents(index, meta, row))
+                        self.invalid.append(_without_latents(len(self.invalid), meta, row))
                     elif bytes.fromhex(row["key"]) in self.committed:
                         self.num_committed += 1
                     else:

@@ -1,14 +1,13 @@
 """Opens the media that a manifest names: is each what its column says, how large, with which digest?"""
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import av
 import pyarrow as pa
 
 from wanray.errors import InfrastructureError, InputError, StorageError
@@ -33,7 +32,6 @@ class Medium:
     height: int = 0
     num_frames: int = 1
     fps: float = 0.0
-    has_audio: bool = False
 
 
 Media = dict[int, dict[str, tuple[Medium, ...]]]
@@ -44,48 +42,52 @@ Keep = Callable[[str, bytes], str]
 
 
 class MediaOpener:
-    """Opens the media of one plan; a file that many rows name is read once."""
+    """Opens the media of one plan; a file that many rows name is remembered.
 
-    def __init__(self, keep: Keep) -> None:
+    columns: those that the model takes; others are refused anyway.
+    """
+
+    def __init__(self, keep: Keep, columns: Collection[str] = MEDIA_COLUMNS) -> None:
         self._keep = keep
+        self._columns = columns
         self._open_uri = lru_cache(REMEMBERED)(_open_uri)
 
     def open(self, table: pa.Table) -> tuple[Media, list[Problem]]:
         """The media of a normalised batch, and a problem for each that cannot be used, with file and reason.
 
         Raises:
-            StorageError: a store failed; the media are not to blame.
+            StorageError: none could be read, because their stores failed.
         """
-        columns = [name for name in MEDIA_COLUMNS if name in table.column_names]
+        columns = [name for name in MEDIA_COLUMNS if name in self._columns and name in table.column_names]
         found = [item for name in columns for item in _sources(table, name)]
         media: Media = {}
         problems: list[Problem] = []
         if not found:
             return media, problems
         with ThreadPoolExecutor(NUM_THREADS) as threads:
-            opened = threads.map(lambda item: self._open(item[1], item[2]), found)
+            opened = list(threads.map(lambda item: self._open(item[1], item[2]), found))
+            if all(isinstance(result, InfrastructureError) for result in opened):
+                raise StorageError(str(opened[0]))
             for (row, name, source), result in zip(found, opened, strict=True):
-                if isinstance(result, str):
-                    says = f"must be a readable file, got {_label(source)}: {result}"
-                    problems.append(Problem(row, "", name, says))
-                else:
+                if isinstance(result, Medium):
                     own = media.setdefault(row, {})
                     own[name] = (*own.get(name, ()), result)
+                else:
+                    says = f"must be a readable file, got {_label(source)}: {result}"
+                    problems.append(Problem(row, "", name, says))
         return media, problems
 
-    def _open(self, name: str, source: dict[str, Any]) -> Medium | str:
+    def _open(self, name: str, source: dict[str, Any]) -> Medium | Exception | str:
         """The medium, or the reason why it cannot be used."""
         try:
             if source["bytes"] is None:
+                if "://" in source["path"] and urlsplit(source["path"]).password is not None:
+                    return "its URL holds a password: give the store's own credentials instead"
                 return self._open_uri(_probe_of(name), absolute(source["path"]))
             medium = _probe_of(name)(source["bytes"], digest(source["bytes"]), "")
             return replace(medium, uri=self._keep(medium.sha256, source["bytes"]))
-        except (InputError, ValueError) as error:
-            return str(error)
-        except InfrastructureError as error:
-            raise StorageError(str(error)) from error
-        except av.FFmpegError as error:
-            return f"it cannot be decoded ({error.strerror})"
+        except (InputError, InfrastructureError, ValueError) as error:
+            return error
 
 
 def _sources(table: pa.Table, name: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -114,18 +116,11 @@ def _image(content: bytes, sha256: str, uri: str) -> Medium:
 
 def _video(content: bytes, sha256: str, uri: str) -> Medium:
     info = probe_video(content)
-    return Medium(sha256, uri, info.width, info.height, info.num_frames, info.fps, info.has_audio)
-
-
-def _audio(content: bytes, sha256: str, uri: str) -> Medium:
-    with av.open(io.BytesIO(content)) as container:
-        if not container.streams.audio:
-            raise ValueError("it has no audio stream")
-    return Medium(sha256, uri, has_audio=True)
+    return Medium(sha256, uri, info.width, info.height, info.num_frames, info.fps)
 
 
 def _probe_of(name: str) -> Probe:
-    return {"video": _video, "mask": _video, "pose_video": _video, "audio": _audio}.get(name, _image)
+    return _video if name in ("video", "mask") else _image
 
 
 def _label(source: dict[str, Any]) -> str:

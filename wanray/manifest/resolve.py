@@ -8,6 +8,7 @@ A batch is all that is held at a time. Row numbers count from 0 over the whole m
 import hashlib
 import itertools
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,8 @@ INVALID_SCHEMA = pa.schema(
 )
 """One row per manifest row that breaks a rule; its key is a hash of its id and the row as it came."""
 
+TELL_EVERY_S = 30.0
+"""Media in a store take their time."""
 MAX_REQUESTS = 8192
 """Most requests that `seeds` of the config and `sweep` may make of one piece of a batch."""
 
@@ -119,10 +122,10 @@ def _resolve(batches: Iterator[pa.Table], resolver: Resolver) -> Iterator[Resolv
         resolver=resolver,
         values=job_values(resolver.official, resolver.defaults),
         choices=combinations(resolver.sweep),
-        opener=MediaOpener(resolver.keep),
+        opener=MediaOpener(resolver.keep, resolver.model.inputs),
         head=hashed_head(resolver.model_json, resolver.numerics),
     )
-    first_row, warned = 0, False
+    first_row, warned, told_s = 0, False, time.monotonic()
     for batch in batches:
         if first_row == 0:
             _require_columns(batch, resolver)
@@ -131,6 +134,9 @@ def _resolve(batches: Iterator[pa.Table], resolver: Resolver) -> Iterator[Resolv
             piece = batch.slice(start, job.piece_rows)
             yield _resolve_piece(piece, first_row, job)
             first_row += len(piece)
+            if time.monotonic() - told_s > TELL_EVERY_S:
+                told_s = time.monotonic()
+                logger.info("planning: %d rows are read and their media opened", first_row)
 
 
 def _require_columns(batch: pa.Table, resolver: Resolver) -> None:

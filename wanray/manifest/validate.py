@@ -15,11 +15,15 @@ from wanray.manifest.arrays import flat
 from wanray.manifest.columns import MEDIA, MEDIA_COLUMNS
 from wanray.manifest.problems import Problem, broken
 from wanray.manifest.rows import rows_where
+from wanray.media import shown
 from wanray.registry import Model
 from wanray.schedule import SOLVERS
 
 INPUT_COLUMNS = (*MEDIA_COLUMNS, "key_frames", "video_sampling", "lora", "context_scale", "max_area")
 """Columns that only some models take."""
+
+MAX_FRAMES = 4 * 1023 + 1
+"""The transformers know 1024 positions in time."""
 
 SAMPLINGS = ("even", "cut")
 """Values of `video_sampling`: all over the source as the official code does, or from its start at `fps`."""
@@ -34,8 +38,12 @@ def _identity(array: pa.Array) -> pa.Array:
 
 
 def _path_of(array: pa.Array) -> pa.Array:
-    """What a user wrote: of a medium its path."""
-    return pc.struct_field(array, "path") if array.type == MEDIA else array
+    """What a user wrote: of a medium its path, of a list its length."""
+    if pa.types.is_list(array.type):
+        return pc.list_value_length(array)
+    if array.type != MEDIA:
+        return array
+    return pa.array([path and shown(path) for path in pc.struct_field(array, "path").to_pylist()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +136,8 @@ RULES = (
     Rule("video_sampling", other_than(SAMPLINGS), f"must be one of {', '.join(SAMPLINGS)}"),
     Rule("reference_images", _is_empty, "must hold at least one image"),
     Rule("key_images", _is_empty, "must hold at least one image"),
-    Rule("num_frames", outside(1, 10_001), "must be 1 to 10001"),
-    Rule("fps", above(240), "must be above 0 and at most 240"),
+    Rule("num_frames", outside(1, MAX_FRAMES), f"must be 1 to {MAX_FRAMES}"),
+    Rule("fps", outside(0.1, 240), "must be 0.1 to 240"),
     Rule("steps", outside(1, 1000), "must be 1 to 1000"),
     Rule("shift", above(100), "must be above 0 and at most 100"),
     Rule("guidance", _experts(outside(0, 100)), "must be 0 to 100 for both experts"),

@@ -4,7 +4,7 @@ Made once per request, away from the GPUs that denoise. Shape suffixes: B batch 
 T latent frames, H, W height and width, N images, L image tokens, D their width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,9 @@ class Inputs:
 
     images: dict[str, tuple[np.ndarray, ...]]
     """By column, in the manifest's order."""
-    frames: Sequence[np.ndarray] = ()
-    """Of the source video, as many as the clip has."""
-    mask: Sequence[np.ndarray] = ()
+    frames: Iterable[np.ndarray] | None = None
+    """Of the source video, as many as the clip has; taken once."""
+    mask: Iterable[np.ndarray] | None = None
     """As many, or one for all."""
 
 
@@ -43,8 +43,11 @@ class ConditionEncoder:
     def __init__(
         self, vae: Component, image_encoder: Component | None, pixels: Pixels, model: Model, device: str
     ) -> None:
-        self.vae = load_network(vae, torch.float32, device)
-        self.image_encoder: Any = image_encoder and load_network(image_encoder, torch.float32, device)
+        aligned = isinstance(pixels, OfficialPixels)
+        self.vae = load_network(vae, torch.float32, device, aligned=aligned)
+        self.image_encoder: Any = image_encoder and load_network(
+            image_encoder, torch.float32, device, aligned=aligned
+        )
         self.pixels, self.model, self.device = pixels, model, device
 
     @torch.inference_mode()
@@ -109,8 +112,8 @@ class ConditionEncoder:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Source video [C, F, H, W] and mask, 1 where to generate; grey where there is no source."""
         shape = (request.num_frames, *size[::-1])
-        if inputs.frames:
-            mask_CFHW = self.pixels.mask(inputs.mask, size) if inputs.mask else torch.ones(1, *shape)
+        if inputs.frames is not None:
+            mask_CFHW = torch.ones(1, *shape) if inputs.mask is None else self.pixels.mask(inputs.mask, size)
             return self.pixels.frames(inputs.frames, size), mask_CFHW.expand(-1, *shape)
         video_CFHW, mask_CFHW = torch.zeros(3, *shape), torch.ones(1, *shape)
         for index, rgb_HWC in _key_images(request, inputs):

@@ -41,7 +41,7 @@ class Numerics:
 def load_transformer(component: Component, dtype: torch.dtype, device: str, official: bool) -> Any:
     """One expert; official numerics keep the residual stream and other islands of bfloat16 in float32."""
     if not official or dtype is torch.float32:
-        return load_network(component, dtype, device)
+        return load_network(component, dtype, device, aligned=official)
     transformer = load_network(component, dtype, device, keep_float32=is_island)
     add_float32_islands(transformer)
     return transformer

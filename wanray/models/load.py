@@ -3,7 +3,9 @@
 Knows which class a component is and how it is filled; `wanray.models.official` knows the official names.
 """
 
+import socket
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,22 +28,35 @@ ALIGNED_BYTES = 2**20
 
 
 def load_network(
-    component: Component, dtype: torch.dtype, device: str, keep_float32: Callable[[str], bool] | None = None
+    component: Component,
+    dtype: torch.dtype,
+    device: str,
+    keep_float32: Callable[[str], bool] | None = None,
+    *,
+    aligned: bool = True,
 ) -> Any:
     """The network of `component`, ready for inference.
 
     Parameters are `dtype`, except those that the class keeps in float32 and those that `keep_float32` says.
+    aligned: make results independent of where tensors lie in their files; else memory is as diffusers and
+    transformers leave it, with whose results those of CPU kernels are then equal to the last bit.
 
     Raises:
         ConfigError: the files do not hold exactly what the network needs.
     """
+    if missing := [file for file in component.files if not Path(file).is_file()]:
+        raise ConfigError(
+            f"model.path: {missing[0]} is not on node {socket.gethostname()}: put the checkpoint where all "
+            "nodes find it under one path (for a hub, share its cache)"
+        )
     load = _load_official if component.layout == "official" else _load_diffusers
     network = load(component, dtype, device).eval().requires_grad_(False).to(device)
     if keep_float32 is not None:
         for name, tensor in iter_tensors(component):
             if keep_float32(name):
                 _assign(network, name, tensor.to(device, torch.float32))
-    _align(network)
+    if aligned:
+        _align(network)
     return network
 
 

@@ -18,6 +18,8 @@ class Steering:
     conditions: Conditions = field(default_factory=dict)
     """On the transformer's device."""
     context_scale: float = 1.0
+    has_exact_scale: bool = True
+    """Whether the scale stays float32, as officially; diffusers rounds it to the transformer's dtype."""
     has_token_timesteps: bool = False
 
     def pin(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
@@ -49,7 +51,8 @@ class Steering:
         if features_NLD is not None:
             arguments["encoder_hidden_states_image"] = features_NLD.to(transformer.dtype)
         if control_BCTHW is not None:
+            dtype = torch.float32 if self.has_exact_scale else transformer.dtype
             scale = torch.full((len(transformer.config.vace_layers),), self.context_scale)
             arguments["control_hidden_states"] = control_BCTHW.to(transformer.dtype)
-            arguments["control_hidden_states_scale"] = scale.to(control_BCTHW.device, transformer.dtype)
+            arguments["control_hidden_states_scale"] = scale.to(control_BCTHW.device, dtype)
         return arguments

@@ -38,11 +38,13 @@ class Embedding:
 class TextEncoder:
     """UMT5 with its tokenizer."""
 
-    def __init__(self, component: Component, tokenizer: str, dtype: torch.dtype, device: str) -> None:
+    def __init__(
+        self, component: Component, tokenizer: str, dtype: torch.dtype, device: str, official: bool = True
+    ) -> None:
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # it takes a long prompt for a mistake; we cut and note it
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-        self.encoder = load_network(component, dtype, device)
+        self.encoder = load_network(component, dtype, device, aligned=official)
         self.device = device
 
     @torch.inference_mode()

@@ -20,6 +20,8 @@ class EncodeConfig:
     text_encoder: Component
     tokenizer: str
     """Its folder."""
+    mode: str
+    """As `numerics.mode`."""
     dtype: str
     """As `numerics.dtype`."""
 

@@ -45,7 +45,8 @@ class Decode:
         """Load the VAE and open the store."""
         self.worker = worker
         torch.set_num_threads(worker.num_threads)
-        self.vae = load_network(self.config.vae, torch.float32, worker.device)
+        aligned = self.config.numerics["mode"] == "official"
+        self.vae = load_network(self.config.vae, torch.float32, worker.device, aligned=aligned)
         self.ledger = Ledger(Store.open(self.config.output.url))
         if not self.ledger.store.exists(f"runs/{self.config.run}/config.yaml"):
             raise ConfigError(
@@ -62,8 +63,9 @@ class Decode:
         timings_s = record.timings_s | {"decode": time.monotonic() - start}
         clip = _clip(record, encoded)
         record = replace(record, clip=clip, payload=b"", timings_s=timings_s, notes=(*record.notes, *notes))
-        extra = {"latents.safetensors": save({"latents": state.latents_BCTHW[0].contiguous()})}
-        extra = extra if self.config.output.save_latents else {}
+        extra = {}
+        if self.config.output.save_latents:
+            extra["latents.safetensors"] = save({"latents": state.latents_BCTHW[0].contiguous()})
         try:
             won = self.ledger.commit(record, encoded, poster, extra, self._meta(record))
         except StorageError as error:

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import torch
 
+from wanray.errors import ConfigError
 from wanray.models import process_group
 from wanray.models.denoise import (
     Numerics,
@@ -42,6 +43,8 @@ class Denoise:
     def setup(self, worker: Worker) -> None:
         """Join the gang and load the experts."""
         self.worker = worker
+        if self.config.noise != "cpu" and worker.device == "cpu":
+            raise ConfigError("numerics.noise cuda needs GPUs for the denoise pools: use numerics.noise=cpu")
         torch.set_num_threads(worker.num_threads)
         if worker.world_size > 1:
             process_group.join(self.store, worker.rendezvous, worker.rank, worker.world_size, worker.device)
@@ -74,7 +77,8 @@ class Denoise:
     def _steering(self, request: Request, payload: Payload) -> Steering:
         conditions = {name: tensor.to(self.worker.device) for name, tensor in payload.conditions.items()}
         scale = 1.0 if request.context_scale is None else request.context_scale
-        return Steering(conditions, scale, self.config.model.has_token_timesteps)
+        exact = self.config.mode == "official"
+        return Steering(conditions, scale, exact, self.config.model.has_token_timesteps)
 
     def _advance(
         self,

@@ -30,7 +30,8 @@ class Encode:
         self.worker = worker
         torch.set_num_threads(worker.num_threads)
         config = self.config
-        encoder = TextEncoder(config.text_encoder, config.tokenizer, DTYPES[config.dtype], worker.device)
+        official, dtype = config.mode == "official", DTYPES[config.dtype]
+        encoder = TextEncoder(config.text_encoder, config.tokenizer, dtype, worker.device, official)
         self.embed = lru_cache(CACHED_TEXTS)(encoder.encode)
 
     def run(self, record: Record, report: Report) -> Record:

@@ -1,10 +1,12 @@
 """Reads the media of a request: the bytes that the plan saw, decoded, the right frames of a video."""
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from wanray.errors import InputError
+from wanray.errors import InfrastructureError, InputError
 from wanray.media import (
     LoadedImage,
     VideoInfo,
@@ -36,8 +38,8 @@ def read_inputs(request: Request, sources: dict[str, str]) -> tuple[Inputs, tupl
         loaded = [_image(column, sources[sha256], sha256) for sha256 in request.inputs[column]]
         images[column] = tuple(image.rgb_HWC for image in loaded)
         notes += [f"{column}: {note}" for image in loaded for note in image.notes]
-    frames: Sequence[np.ndarray] = ()
-    mask: Sequence[np.ndarray] = ()
+    frames: Iterator[np.ndarray] | None = None
+    mask: Iterator[np.ndarray] | None = None
     if "video" in request.inputs:
         frames, mask, found = _read_video(request, sources)
         notes += found
@@ -46,12 +48,12 @@ def read_inputs(request: Request, sources: dict[str, str]) -> tuple[Inputs, tupl
 
 def _read_video(
     request: Request, sources: dict[str, str]
-) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray], list[str]]:
+) -> tuple[Iterator[np.ndarray], Iterator[np.ndarray] | None, list[str]]:
     (sha256,) = request.inputs["video"]
     data = fetch("video", sources[sha256], sha256)
     info = probe_video(data)
     ids = frame_ids(info, request)
-    mask: Sequence[np.ndarray] = ()
+    mask: Iterator[np.ndarray] | None = None
     if "mask" in request.inputs:
         (mask_sha256,) = request.inputs["mask"]
         mask_data = fetch("mask", sources[mask_sha256], mask_sha256)
@@ -60,9 +62,10 @@ def _read_video(
     return _frames(f"video {shown(sources[sha256])}", data, ids), mask, _sampling_notes(info, ids, request)
 
 
-def _frames(name: str, data: bytes, ids: Sequence[int]) -> Sequence[np.ndarray]:
+def _frames(name: str, data: bytes, ids: Sequence[int]) -> Iterator[np.ndarray]:
+    """The frames as they are decoded: at a source's size many would fill the memory."""
     try:
-        return list(read_frames(data, ids))
+        yield from read_frames(data, ids)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
@@ -104,8 +107,14 @@ def fetch(column: str, uri: str, sha256: str) -> bytes:
     """The bytes of a medium, which must be those that the plan saw.
 
     Raises:
-        InputError: they are gone or were changed.
+        InputError: they cannot be read, or were changed.
+        InfrastructureError: their store failed, or this node does not have them.
     """
+    if "://" not in uri and not Path(uri).exists():
+        raise InfrastructureError(
+            f"{column} {uri}: it is gone, or not on node {socket.gethostname()}: "
+            "put media where all nodes find them under one path"
+        )
     try:
         data = read_media(uri)
     except InputError as error:
