@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from wanray.errors import InfrastructureError, InputError, StorageError
 from wanray.manifest.columns import MEDIA_COLUMNS
+from wanray.manifest.facts import MediaFacts
 from wanray.manifest.problems import SHOWN_PATH_CHARS, Problem, excerpt
-from wanray.media import digest, probe_image, probe_video, read_media, shown
+from wanray.media import digest, probe_image, probe_video, read_media, shown, stamp_of
 
 NUM_THREADS = 16
 """Opening a file in a store is waiting."""
@@ -50,7 +51,9 @@ class MediaOpener:
     def __init__(self, keep: Keep, columns: Collection[str] = MEDIA_COLUMNS) -> None:
         self._keep = keep
         self._columns = columns
-        self._open_uri = lru_cache(REMEMBERED)(_open_uri)
+        self._open_uri = lru_cache(REMEMBERED)(self._read_uri)
+        self._facts = MediaFacts()
+        self._new: list[tuple[str, str, str, Medium]] = []
 
     def open(self, table: pa.Table) -> tuple[Media, list[Problem]]:
         """The media of a normalised batch, and a problem for each that cannot be used, with file and reason.
@@ -65,10 +68,15 @@ class MediaOpener:
         if not found:
             return media, problems
         with ThreadPoolExecutor(NUM_THREADS) as threads:
-            opened = list(threads.map(lambda item: self._open(item[1], item[2]), found))
-            if all(isinstance(result, InfrastructureError) for result in opened):
-                raise StorageError(str(opened[0]))
-            for (row, name, source), result in zip(found, opened, strict=True):
+            unique = {_identity(name, source): (name, source) for _, name, source in found}
+            results = threads.map(lambda item: self._open(*item), unique.values())
+            opened = dict(zip(unique, results, strict=True))
+            self._facts.put(self._new)
+            self._new.clear()
+            if all(isinstance(result, InfrastructureError) for result in opened.values()):
+                raise StorageError(str(next(iter(opened.values()))))
+            for row, name, source in found:
+                result = opened[_identity(name, source)]
                 if isinstance(result, Medium):
                     own = media.setdefault(row, {})
                     own[name] = (*own.get(name, ()), result)
@@ -83,11 +91,29 @@ class MediaOpener:
             if source["bytes"] is None:
                 if "://" in source["path"] and urlsplit(source["path"]).password is not None:
                     return "its URL holds a password: give the store's own credentials instead"
-                return self._open_uri(_probe_of(name), absolute(source["path"]))
-            medium = _probe_of(name)(source["bytes"], digest(source["bytes"]), "")
+                return self._open_uri(_kind_of(name), absolute(source["path"]))
+            medium = PROBES[_kind_of(name)](source["bytes"], digest(source["bytes"]), "")
             return replace(medium, uri=self._keep(medium.sha256, source["bytes"]))
         except (InputError, InfrastructureError, ValueError) as error:
             return error
+
+    def _read_uri(self, kind: str, uri: str) -> Medium:
+        """The medium as an earlier plan saw it, where nothing has changed since; else read."""
+        stamp = stamp_of(uri)
+        # without the query of a URL, which may be a signature that no other plan has
+        known = None if stamp is None else self._facts.get(kind, shown(uri), stamp)
+        if known is not None:
+            return replace(Medium(**known), uri=uri)
+        content = read_media(uri)
+        medium = PROBES[kind](content, digest(content), uri)
+        if stamp is not None:
+            self._new.append((kind, shown(uri), stamp, replace(medium, uri="")))
+        return medium
+
+
+def _identity(name: str, source: dict[str, Any]) -> tuple[Any, ...]:
+    """Equal for sources that are opened in the same way to the same end."""
+    return _kind_of(name), source["bytes"], source["path"]
 
 
 def _sources(table: pa.Table, name: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -96,17 +122,9 @@ def _sources(table: pa.Table, name: str) -> Iterator[tuple[int, str, dict[str, A
             yield from ((row, name, source) for source in (value if isinstance(value, list) else [value]))
 
 
-def _open_uri(probe: "Probe", uri: str) -> Medium:
-    content = read_media(uri)
-    return probe(content, digest(content), uri)
-
-
 def absolute(uri: str) -> str:
     """`uri`, with a local path made absolute: workers have other working directories."""
     return uri if "://" in uri else str(Path(uri).absolute())
-
-
-Probe = Callable[[bytes, str, str], Medium]
 
 
 def _image(content: bytes, sha256: str, uri: str) -> Medium:
@@ -119,8 +137,12 @@ def _video(content: bytes, sha256: str, uri: str) -> Medium:
     return Medium(sha256, uri, info.width, info.height, info.num_frames, info.fps)
 
 
-def _probe_of(name: str) -> Probe:
-    return _video if name in ("video", "mask") else _image
+PROBES: dict[str, Callable[[bytes, str, str], Medium]] = {"image": _image, "video": _video}
+"""From content, digest and URI to the medium, by its kind."""
+
+
+def _kind_of(name: str) -> str:
+    return "video" if name in ("video", "mask") else "image"
 
 
 def _label(source: dict[str, Any]) -> str:

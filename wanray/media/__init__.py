@@ -6,7 +6,7 @@ Knows files and formats; nothing of models, sizes to render or torch.
 from wanray.media.checks import MAX_FRAMES, MAX_PIXELS
 from wanray.media.image import LoadedImage, load_image, probe_image
 from wanray.media.info import ImageInfo, VideoInfo
-from wanray.media.source import MAX_BYTES, digest, read_media, shown
+from wanray.media.source import MAX_BYTES, digest, read_media, shown, stamp_of
 from wanray.media.video import probe_video, read_frames
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "read_frames",
     "read_media",
     "shown",
+    "stamp_of",
 ]

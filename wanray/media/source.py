@@ -17,6 +17,8 @@ MAX_BYTES = 4 * 2**30
 """A medium is held in memory as a whole."""
 NO_FILE_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """How a local disk says that a text, such as a data: URI or a prompt, names no file."""
+CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "md5Hash")
+"""Entries of a store's listing that change with a file."""
 DENIED = (401, 403)
 """HTTP's words for a link that has expired or was never ours."""
 TOO_MANY_REQUESTS = 429
@@ -61,15 +63,24 @@ def _read_once(uri: str, max_bytes: int) -> bytes:
         raise InfrastructureError(f"cannot read {shown(uri)}: {_reason(error)}") from error
 
 
+def stamp_of(uri: str) -> str | None:
+    """What changes when the file does, without reading it; None where nothing tells."""
+    try:
+        fs, path = _located(uri)
+        info = fs.info(path)
+    except Exception:  # noqa: BLE001 - whatever it is, reading the file will meet it and say so
+        return None
+    changed = next((info[name] for name in CHANGED if info.get(name)), None)
+    return None if changed is None or "size" not in info else f"{info['size']} {changed}"
+
+
 def digest(data: bytes) -> str:
     """sha256 in hex: the same bytes under another name are the same medium."""
     return hashlib.sha256(data).hexdigest()
 
 
 def _read(uri: str, max_bytes: int) -> bytes:
-    # a local name may have what fsspec takes for a chain of URLs
-    opened: tuple[Any, str] = fsspec.url_to_fs(uri) if "://" in uri else (LocalFileSystem(), uri)
-    fs, path = opened
+    fs, path = _located(uri)
     info = fs.info(path)
     if info["type"] != "file":
         raise ValueError("it is a folder" if info["type"] == "directory" else "it is no ordinary file")
@@ -81,6 +92,11 @@ def _read(uri: str, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise ValueError(f"it has more than the {max_bytes} bytes that are allowed")
     return data
+
+
+def _located(uri: str) -> tuple[Any, str]:
+    """The filesystem and the path in it; a local name may have what fsspec takes for a chain of URLs."""
+    return fsspec.url_to_fs(uri) if "://" in uri else (LocalFileSystem(), uri)
 
 
 def _is_unreachable(error: FileNotFoundError) -> bool:
