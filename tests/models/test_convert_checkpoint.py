@@ -21,7 +21,6 @@ from wanray.errors import ConfigError, StorageError
 from wanray.models import convert as convert_module
 from wanray.models.convert import convert
 from wanray.models.diffusers_folder import dtype_of
-from wanray.models.islands import is_island
 from wanray.models.load import iter_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -116,7 +115,7 @@ def test_bfloat16_keeps_float32_where_it_matters(tmp_path, case):
 
 def is_float32(name):
     kept = set(diffusers.WanTransformer3DModel._keep_in_fp32_modules or ())
-    return bool(kept & set(name.split("."))) or is_island(name)
+    return bool(kept & set(name.split(".")))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -131,7 +130,7 @@ def test_bfloat16_loads_in_diffusers(tmp_path):
 
 
 def test_bfloat16_is_half_at_real_sizes():
-    """Narrow networks shrink less, because the float32 islands count there."""
+    """Narrow networks shrink less, because what stays float32 counts there."""
     component = open_checkpoint(golden("t2v-1.3B")).transformers["single"]
     with init_empty_weights():
         parameters = dict(

@@ -16,7 +16,6 @@ from diffusers import ModelMixin
 from wanray.checkpoint import Checkpoint, Component
 from wanray.errors import ConfigError
 from wanray.models.checks import misfits
-from wanray.models.islands import is_island
 from wanray.models.load import empty_network, iter_tensors, network_class
 from wanray.models.shards import Entry, Sink, into_shards, shard_index, shard_names, write_shard
 from wanray.registry import Model
@@ -95,7 +94,7 @@ def dtype_of(component: Component, name: str, stored: torch.dtype, wanted: torch
         return torch.float32
     if component.role == "transformer":
         kept = set(network_class(component)._keep_in_fp32_modules or ())
-        if is_island(name) or kept & set(name.split(".")):
+        if kept & set(name.split(".")):
             wanted = torch.float32
     return stored if stored.itemsize < wanted.itemsize else wanted
 
