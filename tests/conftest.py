@@ -1,5 +1,6 @@
 """Fixtures that several test files share: a real S3 server, of this process's own, on loopback."""
 
+import logging
 import random
 import shutil
 import socket
@@ -14,6 +15,8 @@ import pytest
 
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "wanray", "AWS_SECRET_ACCESS_KEY": "wanray-secret"}
 _BUCKET = "renders"
+
+RunCli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +86,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunCli:
+    """run_cli(*arguments) -> (exit code, stdout, stderr) of `wanray` in this process."""
+    from wanray import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wanray", *map(str, arguments)])
+        monkeypatch.setattr(logging.root, "handlers", [])
+        monkeypatch.setenv("COLUMNS", "200")
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return int(ended.value.code or 0), out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

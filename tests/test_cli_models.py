@@ -1,30 +1,12 @@
 """`wanray models`: the registry as a table, a card and JSON."""
 
 import json
-import logging
 import re
-import sys
 
 import pytest
 
-from wanray import cli
 from wanray.catalog import num_parameters
 from wanray.registry import MODELS, TASKS, get_model
-
-
-@pytest.fixture
-def run_cli(monkeypatch, capfd):
-    """run_cli(*arguments) -> (exit code, stdout, stderr) of `wanray` in this process."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["wanray", *arguments])
-        monkeypatch.setattr(logging.root, "handlers", [])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 def test_table_has_every_model_twice(run_cli):

@@ -1,7 +1,6 @@
 """`wanray doctor CHECKPOINT` names everything that is wrong, and nothing where nothing is."""
 
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from wanray import cli
 from wanray.checkpoint.conversion import RECORD
 from wanray.doctor import diagnose_checkpoint
 from wanray.errors import ConfigError
@@ -29,19 +27,6 @@ def official(tmp_path):
 def folder(tiny, tmp_path):
     """A copy of a Diffusers folder with all kinds of parts but a second expert."""
     return shutil.copytree(tiny("i2v-14b-480p"), tmp_path / "folder")
-
-
-@pytest.fixture
-def run_cli(monkeypatch, capfd):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["wanray", *map(str, arguments)])
-        monkeypatch.setattr(logging.root, "handlers", [])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 def cut(file, num_bytes=100):

@@ -3,9 +3,7 @@
 import hashlib
 import io
 import json
-import logging
 import struct
-import sys
 import wave
 import zlib
 from fractions import Fraction
@@ -17,8 +15,6 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
-
-from wanray import cli
 
 CONFIG = """\
 manifest: rows.jsonl
@@ -96,21 +92,9 @@ def here(media, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run_cli(here, monkeypatch, capfd):
-    """run_cli(*arguments) -> (exit code, stdout, stderr) of `wanray` in this process."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["wanray", *(str(argument) for argument in arguments)])
-        monkeypatch.setattr(logging.root, "handlers", [])
-        monkeypatch.setenv("COLUMNS", "200")
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out, err
-
-    return run
+def run_cli(here, run_cli):
+    """The command in the working directory of `here`."""
+    return run_cli
 
 
 def write_rows(rows):

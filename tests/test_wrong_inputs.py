@@ -1,7 +1,6 @@
 """What tired or hostile users type: one clear message, the right exit code, no traceback, no row lost."""
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -12,8 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-
-from wanray import cli
 
 CONFIG = """\
 manifest: good.jsonl
@@ -43,21 +40,9 @@ def here(checkpoint, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run_cli(here, monkeypatch, capfd) -> Run:
-    """run_cli(*arguments) -> (exit code, stdout, stderr) of `wanray` in this process."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["wanray", *(str(argument) for argument in arguments)])
-        monkeypatch.setattr(logging.root, "handlers", [])
-        monkeypatch.setenv("COLUMNS", "200")
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out, err
-
-    return run
+def run_cli(here, run_cli):
+    """The command in the working directory of `here`."""
+    return run_cli
 
 
 def write_rows(name, rows):

@@ -77,7 +77,7 @@ def cover_fit(width: int, height: int, max_area: int, multiple: int = 32) -> Cov
     height_first, width_then = _fill(max_area / wide, max_area, multiple)
     by_height = width_then, height_first
     size = by_width if _stretch(by_width, ratio) < _stretch(by_height, ratio) else by_height
-    resize_to, (left, top) = _cover((width, height), size)
+    resize_to, (left, top) = cover((width, height), size)
     return CoverFit(size=size, resize_to=resize_to, crop_box=(left, top, left + size[0], top + size[1]))
 
 
@@ -95,7 +95,7 @@ def _stretch(size: Size, ratio: float) -> float:
     return max(ratio / own, own / ratio)
 
 
-def _cover(source: Size, size: Size) -> tuple[Size, tuple[int, int]]:
+def cover(source: Size, size: Size) -> tuple[Size, tuple[int, int]]:
     """The smallest size in the source's aspect that covers `size`, and where a centre crop of it starts."""
     scale = max(size[0] / source[0], size[1] / source[1])
     resized = round(source[0] * scale), round(source[1] * scale)
@@ -170,7 +170,7 @@ def _sized(source: Size, num_frames: int, max_area: int, max_frames: int | None)
     area = min(max_tokens, max_area / TOKEN_PX**2, (height // TOKEN_PX) * (width // TOKEN_PX))
     num_latent = _num_latent(num_frames, max_frames, int(max_tokens / area) if area else 0)
     size = _token_size(min(area, int(max_tokens / num_latent)), height / width) if num_latent else (0, 0)
-    resize_to, crop_offset = _cover(source, size)
+    resize_to, crop_offset = cover(source, size)
     num_used = (num_latent - 1) * TEMPORAL_STRIDE + 1 if 0 not in size else 0
     return VaceFit(
         size=size,

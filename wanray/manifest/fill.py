@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wanray.manifest.columns import COLUMNS
+from wanray.manifest.rows import column
 from wanray.manifest.settings import JobValues
-from wanray.manifest.tasks import column, takes
+from wanray.manifest.tasks import takes
 from wanray.manifest.validate import split_size
 
 FILLED = ("prompt", "negative_prompt", "steps", "solver", "priority")

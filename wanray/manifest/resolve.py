@@ -27,9 +27,10 @@ from wanray.manifest.fill import fill
 from wanray.manifest.fit import Fitter, check_pairs, fit
 from wanray.manifest.media import Keep, Media, MediaOpener
 from wanray.manifest.problems import Problem, describe, located
+from wanray.manifest.rows import column
 from wanray.manifest.settings import JobValues, check_defaults, check_sweep, combinations, job_values
 from wanray.manifest.tags import merged_tags, plain_rows
-from wanray.manifest.tasks import check_tasks, choose_tasks, column
+from wanray.manifest.tasks import check_tasks, choose_tasks
 from wanray.manifest.validate import require_prompt, validate
 from wanray.records import PLAN_SCHEMA, canonical_json
 from wanray.registry import Defaults, Model

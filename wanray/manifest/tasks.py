@@ -7,10 +7,8 @@ from functools import reduce
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wanray.manifest.arrays import flat
-from wanray.manifest.columns import COLUMNS
 from wanray.manifest.problems import Problem, broken
-from wanray.manifest.rows import rows_where
+from wanray.manifest.rows import column, rows_where
 from wanray.registry import TASKS, Model, Task
 
 TOGETHER = (
@@ -23,11 +21,6 @@ TOGETHER = (
 
 APART = (("video", "image"), ("video", "last_image"), ("video", "key_images"))
 """Pairs of inputs of VACE that each tell all frames."""
-
-
-def column(table: pa.Table, name: str) -> pa.Array:
-    """A known column of normalised rows; nulls where the manifest has none."""
-    return flat(table[name]) if name in table.column_names else pa.nulls(len(table), COLUMNS[name].type)
 
 
 def choose_tasks(table: pa.Table, model: Model, default: str | None) -> pa.Array:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from wanray.manifest.arrays import flat
 from wanray.manifest.columns import MEDIA, MEDIA_COLUMNS
 from wanray.manifest.problems import Problem, broken
-from wanray.manifest.rows import rows_where
+from wanray.manifest.rows import column, rows_where
 from wanray.media import shown
 from wanray.registry import Model
 from wanray.schedule import SOLVERS
@@ -192,21 +192,20 @@ def validate(table: pa.Table, model: Model | None) -> list[Problem]:
 
 def require_prompt(table: pa.Table, model: Model) -> list[Problem]:
     """A problem for each row of a normalised batch without a prompt."""
-    prompts = flat(table["prompt"]) if "prompt" in table.column_names else pa.nulls(len(table))
     message = "is required: give it in the row or as defaults.prompt"
     if model.takes_blank_prompt:
         message += ', or write "" to render from the image alone'
-    return [Problem(row, "", "prompt", message) for row in rows_where(pc.is_null(prompts))]
+    return [Problem(row, "", "prompt", message) for row in rows_where(pc.is_null(column(table, "prompt")))]
 
 
 def _blank_prompts(table: pa.Table, model: Model | None) -> list[Problem]:
     """A blank prompt tells nothing, except to a model to which the image tells enough."""
-    if "prompt" not in table.column_names or (model and model.takes_blank_prompt):
+    if model and model.takes_blank_prompt:
         return []
-    prompts = flat(table["prompt"])
+    prompts = column(table, "prompt")
     blank = pc.equal(pc.utf8_trim_whitespace(prompts), "")
-    if model is None and "image" in table.column_names:
-        blank = pc.and_(blank, pc.is_null(flat(table["image"])))
+    if model is None:
+        blank = pc.and_(blank, pc.is_null(column(table, "image")))
     return [broken(row, "prompt", "must not be blank", prompts[row].as_py()) for row in rows_where(blank)]
 
 

@@ -14,6 +14,7 @@ import torch
 from diffusers import ModelMixin
 
 from wanray.checkpoint import Checkpoint, Component
+from wanray.checkpoint.diffusers import FOLDERS
 from wanray.errors import ConfigError
 from wanray.models.checks import misfits
 from wanray.models.load import empty_network, iter_tensors, network_class
@@ -22,7 +23,6 @@ from wanray.registry import Model
 
 FLOAT32_ROLES = ("vae", "image_encoder")
 """Networks that compute in float32 whatever `numerics.dtype` says."""
-PARTS = {"single": "transformer", "high": "transformer", "low": "transformer_2"}
 IMAGE_PROCESSOR = {
     "image_processor_type": "CLIPImageProcessor",
     "do_convert_rgb": True,
@@ -59,7 +59,7 @@ def outputs(checkpoint: Checkpoint, dtype: torch.dtype, max_shard_bytes: int) ->
         ConfigError: the checkpoint does not hold exactly what its networks need.
     """
     parts = {"text_encoder": checkpoint.text_encoder, "vae": checkpoint.vae}
-    parts |= {PARTS[name]: component for name, component in checkpoint.transformers.items()}
+    parts |= {FOLDERS[name]: component for name, component in checkpoint.transformers.items()}
     if checkpoint.image_encoder:
         parts["image_encoder"] = checkpoint.image_encoder
     small = _copies(checkpoint) if checkpoint.layout == "diffusers" else _made(checkpoint, parts)

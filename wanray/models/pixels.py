@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from transformers import CLIPImageProcessorPil
 
-from wanray.sizing import reference_fit
+from wanray.sizing import cover, reference_fit
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -62,10 +62,8 @@ class OfficialPixels:
     def covering_image(self, rgb_HWC: np.ndarray, size: Size) -> torch.Tensor:
         """Lanczos, then the middle."""
         image = Image.fromarray(rgb_HWC)
-        scale = max(size[0] / image.width, size[1] / image.height)
-        resized = (round(image.width * scale), round(image.height * scale))
+        resized, (left, top) = cover(image.size, size)
         image = image.resize(resized, Image.Resampling.LANCZOS)
-        left, top = (image.width - size[0]) // 2, (image.height - size[1]) // 2
         return _to_tensor(np.asarray(image.crop((left, top, left + size[0], top + size[1]))))
 
     def features(self, images: Sequence[np.ndarray], image_size: int) -> torch.Tensor:
@@ -167,8 +165,6 @@ def _cover(rgb_HWC: np.ndarray, size: Size) -> torch.Tensor:
     frame_CHW = torch.from_numpy(np.array(rgb_HWC)).permute(2, 0, 1)
     if frame_CHW.shape[1:] == (height, width):
         return frame_CHW
-    scale = max(width / frame_CHW.shape[2], height / frame_CHW.shape[1])
-    new = round(scale * frame_CHW.shape[1]), round(scale * frame_CHW.shape[2])
-    resized_CHW = interpolate(frame_CHW[None], size=new, mode="bicubic", antialias=True)[0]
-    top, left = (new[0] - height) // 2, (new[1] - width) // 2
+    resized, (left, top) = cover((frame_CHW.shape[2], frame_CHW.shape[1]), size)
+    resized_CHW = interpolate(frame_CHW[None], size=resized[::-1], mode="bicubic", antialias=True)[0]
     return resized_CHW[:, top : top + height, left : left + width]
