@@ -1,4 +1,8 @@
+import errno
+import os
 import pickle
+import subprocess
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,6 +11,8 @@ import pytest
 
 from wanray.errors import ConfigError, StorageError
 from wanray.storage import Store
+from wanray.storage import bucket as bucket_module
+from wanray.storage import store as store_module
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -67,6 +73,25 @@ def test_deleted_objects_are_gone_and_may_be_deleted_again(store: Store) -> None
     assert store.find("a") == []
 
 
+def test_sizes_are_those_of_what_is_found(store: Store) -> None:
+    assert store.sizes("a") == {}
+    store.write("a/2", b"xy")
+    store.write("a/b/1", b"")
+    store.write("c", b"x")
+    assert store.sizes("a") == {"a/2": 2, "a/b/1": 0}
+    assert list(store.sizes("")) == store.find("")
+
+
+def test_modified_is_when_the_object_was_last_put(store: Store) -> None:
+    for path in ("a/object", "a"):
+        with pytest.raises(FileNotFoundError):
+            store.modified(path)
+    store.write("a/object", b"x")
+    assert abs(store.modified("a/object") - time.time()) < 5
+    with pytest.raises(FileNotFoundError):
+        store.modified("a")
+
+
 def test_check_leaves_nothing_behind(store: Store) -> None:
     assert store.check()
     assert store.find("") == []
@@ -87,11 +112,16 @@ def test_of_racing_creates_exactly_one_wins(shared_store: Store) -> None:
     assert shared_store.names("") == ["object"]
 
 
-def test_objects_larger_than_one_part_arrive_whole(s3_url: str) -> None:
-    data = bytes(range(256)) * (60 << 12)  # s3fs splits above 50 MiB
+def test_objects_larger_than_one_part_arrive_whole(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket_module, "_PART_BYTES", 5 << 20)
+    data = bytes(range(256)) * (12 << 12)
     store = Store.open(s3_url)
-    store.write("object", data)
+    assert store.create("object", data)
     assert store.read("object") == data
+    assert not store.create("object", data[1:] + b"x")
+    assert store.read("object") == data
+    store.write("object", data[:-1])
+    assert store.sizes("") == {"object": len(data) - 1}
 
 
 def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +136,97 @@ def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:
     (tmp_path / "a" / ".unfinished-0").write_bytes(b"half")
     assert store.names("a") == ["object"]
     assert store.find("a") == ["a/object"]
+
+
+def test_a_folder_goes_with_its_last_object(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "out"))
+    for path in ("a/b/1", "a/b/c/2", "a/3", "4"):
+        store.write(path, b"x")
+    store.delete("a/b/c/2")
+    assert store.names("a/b") == ["1"]
+    store.delete("a/b/1")
+    assert store.names("a") == ["3"]
+    store.delete("a/3")
+    store.delete("4")
+    assert (tmp_path / "out").is_dir()
+    assert store.names("") == []
+
+
+def test_writers_survive_a_folder_that_vanishes_under_them(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "out"))
+
+    def work(worker: int) -> None:
+        for number in range(200):
+            path = f"work/frames/{worker}-{number}"
+            (store.write if number % 2 else store.create)(path, b"x")
+            store.delete(path)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert store.names("") == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    store = Store.open(str(tmp_path / "out"))
+    with pytest.raises(StorageError, match="its disk or quota is full: make room there"):
+        store.write("a/object", b"x")
+    with pytest.raises(StorageError, match=f"cannot create {store.url}/a/object: .*full"):
+        store.create("a/object", b"x")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs may be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        store = Store.open(str(tmp_path))
+        store.write("a/object", b"x")
+        for put in (store.write, store.create):
+            with pytest.raises(StorageError, match="its disk or quota is full"):
+                put("b/object", bytes(1 << 20))
+        assert store.find("") == ["a/object"]
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+        assert store.create("b/object", b"x")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_link_that_was_made_although_it_was_refused_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Path.hardlink_to
+
+    def link_twice(self: Path, target: Path) -> None:
+        link(self, target)  # as NFS does when the first answer is lost
+        link(self, target)
+
+    monkeypatch.setattr(Path, "hardlink_to", link_twice)
+    store = Store.open(str(tmp_path))
+    assert store.create("object", b"x")
+    assert not store.create("object", b"x")
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(str(tmp_path))
+    store.write("a/object", b"x")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for listing in (store.names, store.find, store.sizes):
+        with pytest.raises(StorageError, match=r"cannot list .*/a: PermissionError"):
+            listing("a")
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
@@ -133,9 +254,9 @@ def test_wrong_and_missing_credentials_are_not_shown(s3_url: str, monkeypatch: p
 
 def test_an_unreachable_endpoint_is_named(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(store_module, "_WAITS_S", (0.01,))
     store = Store.open(s3_url)
-    with pytest.raises(StorageError, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:9.* \(2 tries\); check that the store is there"):
         store.create("object", b"x")
 
 
