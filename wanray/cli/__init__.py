@@ -1,0 +1,55 @@
+"""The command line. Only this package prints; heavy imports wait until a command needs them."""
+
+import logging
+import sys
+
+import typer
+
+from wanray.cli import checkpoints, manifests, render, upkeep
+from wanray.errors import ConfigError, EngineError, ExitCode, ManifestError, StorageError
+
+app = typer.Typer(
+    name="wanray",
+    help="Render datasets of videos with Wan on a Ray cluster, each clip exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_COMMANDS = (
+    render.render,
+    render.plan,
+    render.decode,
+    upkeep.status,
+    upkeep.verify,
+    upkeep.index,
+    upkeep.gc,
+    manifests.manifest,
+    checkpoints.tiny,
+    checkpoints.models,
+    checkpoints.convert,
+    checkpoints.doctor,
+)
+for _command in _COMMANDS:
+    app.command()(_command)
+
+
+def main() -> None:
+    """Entry point: errors that wanray raises on purpose become one line and an exit code."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("wanray").setLevel(logging.INFO)
+    try:
+        app()
+    except SystemExit as ending:
+        if ending.code == ExitCode.INTERRUPTED:
+            _fail("interrupted; the same command resumes", ExitCode.INTERRUPTED)
+        # typer ends wrong use with 2, which here is a run that finished with failures
+        sys.exit(ending.code if isinstance(ending.__context__, typer.Exit) else ExitCode.USAGE)
+    except (ConfigError, ManifestError) as error:
+        _fail(error, ExitCode.USAGE)
+    except (EngineError, StorageError) as error:
+        _fail(error, ExitCode.INFRASTRUCTURE)
+
+
+def _fail(message: object, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
