@@ -24,7 +24,7 @@ def reads(monkeypatch):
     """URIs that were read."""
     seen = []
     real = media.read_media
-    monkeypatch.setattr(media, "read_media", lambda uri: seen.append(uri) or real(uri))
+    monkeypatch.setattr(media, "read_media", lambda uri, *rest: seen.append(uri) or real(uri, *rest))
     return seen
 
 
@@ -89,8 +89,8 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path, cache, reads, cap
 
 def test_urls_are_stored_without_their_secrets(tmp_path, cache, monkeypatch):
     path = picture(tmp_path / "a.bmp", (40, 30))
-    monkeypatch.setattr(media, "read_media", lambda uri: Path(path).read_bytes())
-    monkeypatch.setattr(media, "stamp_of", lambda uri: "1 etag")
+    monkeypatch.setattr(media, "read_media", lambda uri, *rest: Path(path).read_bytes())
+    monkeypatch.setattr(media, "stamp_of", lambda uri, *rest: "1 etag")
     (first,) = opened("https://host/a.bmp?signature=SECRET")
     (second,) = opened("https://host/a.bmp?signature=OTHER")
     assert (first.uri, second.uri) == (

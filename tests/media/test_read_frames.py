@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from wanray.errors import InputError
-from wanray.media import checks, probe_video, read_frames
+from wanray.media import checks, probe_video, read_frames, stream
 
 Encode = Callable[..., bytes]
 RUNS = Path(__file__).parents[1] / "golden" / "vace-1.3B" / "runs"
@@ -244,7 +244,7 @@ def test_too_many_frames_are_refused(
 def test_too_many_pixels_are_refused(
     monkeypatch: pytest.MonkeyPatch, encode: Encode, clip_FHWC: np.ndarray
 ) -> None:
-    monkeypatch.setattr(checks, "MAX_PIXELS", 16 * 12 - 1)
+    monkeypatch.setattr(stream, "MAX_VIDEO_PIXELS", 16 * 12 - 1)
     with pytest.raises(ValueError, match="it has 16x12 pixels"):
         probe_video(encode(clip_FHWC))
 

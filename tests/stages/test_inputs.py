@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from wanray.checkpoint import open_checkpoint
+from wanray.config import MediaConfig
 from wanray.errors import InfrastructureError, InputError
 from wanray.media import digest, probe_image, probe_video
 from wanray.models.conditions import ConditionEncoder
@@ -19,7 +20,7 @@ from wanray.registry import Guidance
 from wanray.stage import Worker
 from wanray.stages.condition import Condition
 from wanray.stages.configs import ConditionConfig
-from wanray.stages.inputs import frame_ids, read_inputs, speed
+from wanray.stages.inputs import fetch, frame_ids, read_inputs, speed
 from wanray.stages.payload import Payload
 
 REQUEST = Request(
@@ -213,6 +214,26 @@ def test_a_medium_that_changed_or_went_is_named(tmp_path, column, damage):
     assert str(path) in message
     words = "has changed since it was planned" if damage == "changed" else "it is gone, or not on node"
     assert words in message
+
+
+def test_a_link_that_was_changed_since_the_plan_does_not_leave_the_root(tmp_path):
+    root, secret = tmp_path / "root", tmp_path / "secret"
+    root.mkdir()
+    secret.write_bytes(b"secret")
+    rules = MediaConfig(allow_roots=[str(root)])
+    (root / "a").write_bytes(b"secret")
+    assert fetch("image", str(root / "a"), digest(b"secret"), rules) == b"secret"
+    (root / "a").unlink()
+    (root / "a").symlink_to(secret)
+    with pytest.raises(InputError, match=r"image .*root/a: it is outside .*media\.allow_roots"):
+        fetch("image", str(root / "a"), digest(b"secret"), rules)
+
+
+def test_what_came_inside_the_manifest_is_read_wherever_the_output_lies(tmp_path):
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / digest(b"a")).write_bytes(b"a")
+    uri = f"{tmp_path}/inputs/{digest(b'a')}"
+    assert fetch("image", uri, digest(b"a"), MediaConfig(allow_roots=[], allow_schemes=["s3"])) == b"a"
 
 
 def test_a_truncated_photo_is_named(tmp_path):

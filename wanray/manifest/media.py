@@ -5,21 +5,38 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from wanray.config import MediaConfig
 from wanray.errors import InfrastructureError, InputError, StorageError
 from wanray.manifest.columns import MEDIA_COLUMNS
 from wanray.manifest.facts import MediaFacts
 from wanray.manifest.problems import SHOWN_PATH_CHARS, Problem, excerpt
-from wanray.media import digest, probe_image, probe_video, read_media, shown, stamp_of
+from wanray.media import (
+    MAX_IMAGE_BYTES,
+    MAX_VIDEO_BYTES,
+    TooLargeError,
+    allowed,
+    digest,
+    probe_image,
+    probe_video,
+    read_media,
+    shown,
+    stamp_of,
+)
 
 NUM_THREADS = 16
 """Opening a file in a store is waiting."""
 REMEMBERED = 16384
 """Media whose facts are kept, because rows often share one."""
+SMALL_BYTES = 2**25
+"""Larger files are held in memory one at a time."""
+MAX_BYTES = {"image": MAX_IMAGE_BYTES, "video": MAX_VIDEO_BYTES}
+"""Of a medium, by its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +63,16 @@ class MediaOpener:
     """Opens the media of one plan; a file that many rows name is remembered.
 
     columns: those that the model takes; others are refused anyway.
+    rules: what rows may name, with absolute roots; None: anything.
     """
 
-    def __init__(self, keep: Keep, columns: Collection[str] = MEDIA_COLUMNS) -> None:
+    def __init__(
+        self, keep: Keep, columns: Collection[str] = MEDIA_COLUMNS, rules: MediaConfig | None = None
+    ) -> None:
         self._keep = keep
         self._columns = columns
+        self._rules = rules
+        self._one_large = Lock()
         self._open_uri = lru_cache(REMEMBERED)(self._read_uri)
         self._facts = MediaFacts()
         self._new: list[tuple[str, str, str, Medium]] = []
@@ -89,9 +111,13 @@ class MediaOpener:
         """The medium, or the reason why it cannot be used."""
         try:
             if source["bytes"] is None:
+                if self._rules is not None:
+                    allowed(source["path"], self._rules)
                 if "://" in source["path"] and urlsplit(source["path"]).password is not None:
                     return "its URL holds a password: give the store's own credentials instead"
                 return self._open_uri(_kind_of(name), absolute(source["path"]))
+            if len(source["bytes"]) > MAX_BYTES[_kind_of(name)]:
+                return f"they are more than the {MAX_BYTES[_kind_of(name)]} bytes that are allowed"
             medium = PROBES[_kind_of(name)](source["bytes"], digest(source["bytes"]), "")
             return replace(medium, uri=self._keep(medium.sha256, source["bytes"]))
         except (InputError, InfrastructureError, ValueError) as error:
@@ -104,8 +130,13 @@ class MediaOpener:
         known = None if stamp is None else self._facts.get(kind, shown(uri), stamp)
         if known is not None:
             return replace(Medium(**known), uri=uri)
-        content = read_media(uri)
-        medium = PROBES[kind](content, digest(content), uri)
+        try:
+            content = read_media(uri, SMALL_BYTES, self._rules)
+            medium = PROBES[kind](content, digest(content), uri)
+        except TooLargeError:
+            with self._one_large:
+                content = read_media(uri, MAX_BYTES[kind], self._rules)
+                medium = PROBES[kind](content, digest(content), uri)
         if stamp is not None:
             self._new.append((kind, shown(uri), stamp, replace(medium, uri="")))
         return medium
@@ -125,6 +156,12 @@ def _sources(table: pa.Table, name: str) -> Iterator[tuple[int, str, dict[str, A
 def absolute(uri: str) -> str:
     """`uri`, with a local path made absolute: workers have other working directories."""
     return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def absolute_roots(rules: MediaConfig) -> MediaConfig:
+    """`rules` as workers can use them, who have other working directories."""
+    roots = rules.allow_roots
+    return replace(rules, allow_roots=None if roots is None else [absolute(root) for root in roots])
 
 
 def _image(content: bytes, sha256: str, uri: str) -> Medium:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wanray.config.schema import DefaultsConfig
+from wanray.config import DefaultsConfig, MediaConfig
 from wanray.errors import ManifestError
 from wanray.manifest.arrays import PROBLEM, flat
 from wanray.manifest.canonical import hashed_head, requests_and_digests
@@ -75,6 +75,8 @@ class Resolver:
     sweep: dict[str, list[Any]]
     keep: Keep
     """Stores media that come as bytes inside the manifest."""
+    media: MediaConfig | None = None
+    """Which files rows may name, with absolute roots; None: any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +125,7 @@ def _resolve(batches: Iterator[pa.Table], resolver: Resolver) -> Iterator[Resolv
         resolver=resolver,
         values=job_values(resolver.official, resolver.defaults),
         choices=combinations(resolver.sweep),
-        opener=MediaOpener(resolver.keep, resolver.model.inputs),
+        opener=MediaOpener(resolver.keep, resolver.model.inputs, resolver.media),
         head=hashed_head(resolver.model_json, resolver.numerics),
     )
     first_row, warned, told_s = 0, False, time.monotonic()

@@ -1,19 +1,36 @@
 """How much of anything is accepted, and how it is said that something is not."""
 
+from contextlib import AbstractContextManager, nullcontext
+from threading import RLock
+
 import av
 
 MAX_PIXELS = 100_000_000
 """Of one picture: a larger one is taken for an attack on the memory."""
 MAX_FRAMES = 100_000
 """Of one video: more than an hour at 24 frames per second."""
+MAX_VIDEO_PIXELS = 36_000_000
+"""Of one frame: 8K. A decoder holds many."""
+MAX_ANIMATION_PIXELS = 2**30
+"""Of all frames of an animated image, which are decoded when it is planned: 500 of 1920x1080."""
+LARGE_PIXELS = 2**23
+"""Of larger pictures, more than 4K, only one at a time is decoded: many threads open media at once."""
+
+_ONE_LARGE = RLock()
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuse with a ValueError what has no pixels, or too many."""
+def room_for(num_pixels: int) -> AbstractContextManager[object]:
+    """Wait until a picture of this size may be decoded."""
+    return _ONE_LARGE if num_pixels > LARGE_PIXELS else nullcontext()
+
+
+def check_size(width: int, height: int, most: int | None = None) -> None:
+    """Refuse with a ValueError what has no pixels, or more than `most` (MAX_PIXELS)."""
+    most = MAX_PIXELS if most is None else most
     if width < 1 or height < 1:
         raise ValueError(f"it has no pixels: {width}x{height}")
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"it has {width}x{height} pixels, more than the {MAX_PIXELS} that are allowed")
+    if width * height > most:
+        raise ValueError(f"it has {width}x{height} pixels, more than the {most} that are allowed")
 
 
 def check_num_frames(num_frames: int) -> None:
@@ -33,4 +50,9 @@ def reason_of(error: Exception) -> str:
 
 def one_line(error: Exception) -> str:
     """Its text, or its class where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """`text` with escapes for what would break a line of a log, or steer a terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -10,12 +10,17 @@ import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin
 
 from wanray.errors import InputError
-from wanray.media.checks import MAX_PIXELS, check_size, one_line, reason_of
+from wanray.media.checks import MAX_PIXELS, check_num_frames, check_size, one_line, reason_of
 from wanray.media.info import ImageInfo
 from wanray.media.pixels import to_rgb, upright_size
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Pillow's names of what is read. It knows more, and runs other programs for some of them."""
+
+MAX_PAGES = 1000
+"""Of a TIFF: what is behind them is not looked at."""
+_GIF_FRAME = b"\0,"
+"""The end of a block and the start of a frame (GIF89a, 20); in compressed data it is rare."""
 
 # Pillow's own limit remains for tiles and frames within an image; up to twice as many it only warns.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -40,7 +45,7 @@ def probe_image(data: bytes) -> ImageInfo:
     with open_image(data) as image:
         try:
             width, height = upright_size(image, data)
-            num_frames = num_frames_of(image)
+            num_frames = num_frames_of(image, data)
         except Exception as error:  # Pillow raises whatever the bytes make it stumble over
             raise ValueError(reason_of(error)) from error
         return ImageInfo(
@@ -61,7 +66,7 @@ def load_image(data: bytes) -> LoadedImage:
     try:
         with open_image(data) as image:
             rgb_HWC = to_rgb(image)
-            return LoadedImage(rgb_HWC=rgb_HWC, notes=_notes(num_frames_of(image)))
+            return LoadedImage(rgb_HWC=rgb_HWC, notes=_notes(num_frames_of(image, data)))
     except Exception as error:
         raise InputError(reason_of(error)) from error
 
@@ -95,9 +100,31 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     return image
 
 
-def num_frames_of(image: ImageFile.ImageFile) -> int:
-    """How many frames, or pages, it has."""
+def num_frames_of(image: ImageFile.ImageFile, data: bytes) -> int:
+    """How many frames, or pages up to MAX_PAGES, it has, of an image that was opened from `data`.
+
+    Raises:
+        ValueError: too many to count.
+    """
+    if image.format == "TIFF":
+        return _num_pages(image)
+    if image.format == "GIF":
+        check_num_frames(max(1, data.count(_GIF_FRAME)))  # Pillow takes its time to count them
     return getattr(image, "n_frames", 1)
+
+
+def _num_pages(image: ImageFile.ImageFile) -> int:
+    """Pillow's own count takes the square of their number in time."""
+    num_pages = 1
+    try:
+        while num_pages < MAX_PAGES:
+            image.seek(num_pages)
+            num_pages += 1
+    except EOFError:
+        return num_pages
+    finally:
+        image.seek(0)
+    return num_pages
 
 
 def _notes(num_frames: int) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ Array suffixes: H height, W width, C channels.
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
+from wanray.media.checks import room_for
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,7 +31,8 @@ def upright_size(image: ImageFile.ImageFile, data: bytes) -> tuple[int, int]:
     # Pillow decodes a PNG before it tells the orientation, which may stand behind the pixels.
     if image.format == "PNG" and not any(mark in data for mark in _PNG_ORIENTATIONS):
         return width, height
-    return (height, width) if _orientation(image) in _QUARTER_TURNS else (width, height)
+    with room_for(width * height):
+        return (height, width) if _orientation(image) in _QUARTER_TURNS else (width, height)
 
 
 def to_rgb(image: ImageFile.ImageFile) -> np.ndarray:
@@ -68,7 +71,7 @@ def _flat(image: Image.Image) -> Image.Image:
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
     """65535 becomes 255; Pillow's own conversion would clip."""
-    grey_HW = np.asarray(image).astype(np.int64)
+    grey_HW = np.asarray(image).astype(np.int32)
     if grey_HW.min() < 0 or grey_HW.max() > 65535:
         raise ValueError("its samples have more than 16 bits: store 8 or 16")
     levels_HW = ((grey_HW * 255 + 32767) // 65535).astype(np.uint8)

@@ -2,19 +2,24 @@
 
 import errno
 import hashlib
+import io
 import re
 import time
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from wanray.errors import InfrastructureError, InputError
-from wanray.media.checks import one_line
+from wanray.media.allowed import MediaRules, allowed
+from wanray.media.checks import one_line, printable
 
-MAX_BYTES = 4 * 2**30
+MAX_IMAGE_BYTES = 2**28
 """A medium is held in memory as a whole."""
+MAX_VIDEO_BYTES = 2**30
+"""As MAX_IMAGE_BYTES."""
+CHUNK_BYTES = 2**22
+"""Read at once where nobody says how many there are."""
 NO_FILE_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """How a local disk says that a text, such as a data: URI or a prompt, names no file."""
 CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "md5Hash")
@@ -26,25 +31,34 @@ PAUSES_S = (0.5, 2.0)
 """Before the second and the third try of a store that fails."""
 
 
-def read_media(uri: str, max_bytes: int = MAX_BYTES) -> bytes:
+class TooLargeError(InputError):
+    """A file that has more bytes than are allowed."""
+
+
+def read_media(uri: str, max_bytes: int = MAX_VIDEO_BYTES, rules: MediaRules | None = None) -> bytes:
     """The bytes at a local path or fsspec URL; a store that fails is tried three times.
 
+    rules: what may be opened; None: anything.
+
     Raises:
-        InputError: there is no such file, it may not be read, or it is larger than `max_bytes`; the message
-            is the reason, without the name.
+        InputError: there is no such file, it may not be read, or (TooLargeError) it is larger than
+            `max_bytes`; the message is the reason, without the name.
         InfrastructureError: its store failed each time.
     """
     for pause_s in PAUSES_S:
         try:
-            return _read_once(uri, max_bytes)
+            return _read_once(uri, max_bytes, rules)
         except InfrastructureError:
             time.sleep(pause_s)
-    return _read_once(uri, max_bytes)
+    return _read_once(uri, max_bytes, rules)
 
 
-def _read_once(uri: str, max_bytes: int) -> bytes:
+def _read_once(uri: str, max_bytes: int, rules: MediaRules | None) -> bytes:
+    name = uri if rules is None else allowed(uri, rules)
     try:
-        return _read(uri, max_bytes)
+        return _read(name, max_bytes)
+    except TooLargeError:
+        raise
     except FileNotFoundError as error:
         if _status(error) in DENIED:
             raise InputError("access is denied: has the link expired?") from error
@@ -86,12 +100,21 @@ def _read(uri: str, max_bytes: int) -> bytes:
         raise ValueError("it is a folder" if info["type"] == "directory" else "it is no ordinary file")
     size = info["size"]  # None where a server does not say
     if size is not None and size > max_bytes:
-        raise ValueError(f"it has {size} bytes, more than the {max_bytes} that are allowed")
-    with fs.open(path, "rb") as file:
-        data: bytes = file.read() if size is not None else file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise ValueError(f"it has more than the {max_bytes} bytes that are allowed")
-    return data
+        raise TooLargeError(f"it has {size} bytes, more than the {max_bytes} that are allowed")
+    # as a stream: fsspec takes whatever a server sends for the range that it asked for
+    options = {"block_size": 0} if "https" in fs.protocol else {}
+    with fs.open(path, "rb", **options) as file:
+        return _whole(file, (size or 0) + CHUNK_BYTES, max_bytes)
+
+
+def _whole(file: IO[bytes], chunk_bytes: int, max_bytes: int) -> bytes:
+    """All of `file`; a read may give less than it was asked for."""
+    data = io.BytesIO()
+    while chunk := file.read(chunk_bytes):
+        data.write(chunk)
+        if data.tell() > max_bytes:
+            raise TooLargeError(f"it has more than the {max_bytes} bytes that are allowed")
+    return data.getvalue()
 
 
 def _located(uri: str) -> tuple[Any, str]:
@@ -117,8 +140,7 @@ def _reason(error: Exception) -> str:
 
 
 def shown(uri: str) -> str:
-    """`uri` without user, password and query, which may be credentials."""
+    """`uri` in one line, without user, password and query, which may be credentials."""
     if "://" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return printable(uri)
+    return printable(re.sub(r"//[^/]*@", "//", re.split(r"[?#]", uri, maxsplit=1)[0]))

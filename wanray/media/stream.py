@@ -3,6 +3,7 @@
 Array suffixes: H height, W width, C channels.
 """
 
+import ctypes
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -10,23 +11,36 @@ from functools import partial
 from typing import cast
 
 import av
+import av._core
 import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from wanray.media.checks import check_num_frames, check_size
+from wanray.media.checks import MAX_VIDEO_PIXELS, check_num_frames, check_size, room_for
 from wanray.media.info import VideoInfo
 
+FORMATS = (
+    "asf,av1,avi,dv,flv,gxf,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,"
+    "vc1,wav,yuv4mpegpipe"
+)
+"""FFmpeg's names of what is read. It knows more, such as lists of files, drawings and texts."""
+MAX_BUFFER_BYTES = 2**29
+"""Most memory that FFmpeg may take at once; headers can ask for any amount."""
+MAX_PACKETS = 1_000_000
+"""Of video, sound and all else in one file."""
 _MAX_FPS = 1000
 _RATE_TOLERANCE = 0.1
 """A stated rate that is further from what the timestamps say is not believed."""
 _VP8_SHOWN = 0x10
 """Bit of the first byte of a VP8 packet (RFC 6386, 9.1): others hold references that nobody sees."""
+
+# PyAV has no name for it; its own module knows where FFmpeg's libraries lie.
+ctypes.CDLL(av._core.__file__).av_max_alloc(ctypes.c_size_t(MAX_BUFFER_BYTES))
 
 
 def probe_stream(data: bytes) -> VideoInfo:
@@ -55,7 +69,7 @@ def stream_frames(data: bytes) -> Iterator[Callable[[], np.ndarray]]:
 
 def _opened(data: bytes) -> InputContainer:
     # Playlists are refused the files and hosts that they name.
-    options = {"protocol_whitelist": "none"}
+    options = {"protocol_whitelist": "none", "format_whitelist": FORMATS}
     return av.open(io.BytesIO(data), "r", options=options, metadata_errors="replace")
 
 
@@ -63,6 +77,10 @@ def _video_stream(container: InputContainer) -> VideoStream:
     """The first that is not the cover picture of some audio."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise ValueError("its video has no known codec")
+            # a picture may grow behind the header
+            stream.codec_context.options = {"max_pixels": str(MAX_VIDEO_PIXELS)}
             return stream
     raise ValueError("it has no video stream")
 
@@ -70,11 +88,13 @@ def _video_stream(container: InputContainer) -> VideoStream:
 def _info(data: bytes) -> VideoInfo:
     with _opened(data) as container:
         stream = _video_stream(container)
-        check_size(stream.width, stream.height)
+        check_size(stream.width, stream.height, MAX_VIDEO_PIXELS)
+        num_pixels = stream.width * stream.height
         times_s = _times(container, stream)
         check_num_frames(len(times_s))
         fps, has_audio = _rate(stream, times_s), bool(container.streams.audio)
-    height, width, _ = next(stream_frames(data))().shape
+    with room_for(num_pixels):
+        height, width, _ = next(stream_frames(data))().shape
     return VideoInfo(
         width=width,
         height=height,
@@ -90,17 +110,22 @@ def _times(container: InputContainer, stream: VideoStream) -> list[float]:
 
     Packets are counted because headers lie, and some formats have no number.
     """
-    times_s = []
-    for packet in container.demux(stream):
+    times_s: list[float] = []
+    for number, packet in enumerate(container.demux()):
+        if number > MAX_PACKETS:
+            raise ValueError(f"it has more than the {MAX_PACKETS} packets that are allowed")
+        if packet.stream_index != stream.index:
+            continue
         if packet.is_corrupt:
             raise ValueError(f"it is cut off or damaged after {len(times_s)} frames")
+        check_num_frames(max(1, len(times_s)))
         if packet.size and not packet.is_discard and not _is_hidden(stream, packet):
             start = packet.pts if packet.pts is not None else packet.dts
             times_s.append(math.nan if start is None else float(start * packet.time_base))
     return times_s
 
 
-def _is_hidden(stream: VideoStream, packet: "Packet[VideoStream]") -> bool:
+def _is_hidden(stream: VideoStream, packet: "Packet[Stream]") -> bool:
     return stream.codec_context.name == "vp8" and not bytes(packet)[0] & _VP8_SHOWN
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wanray.config import MediaConfig
 from wanray.errors import InfrastructureError, InputError
 from wanray.media import (
     LoadedImage,
@@ -26,8 +27,12 @@ SAME_SPEED = 0.01
 """Share by which a clip may play faster or slower than its source and still be in time with it."""
 
 
-def read_inputs(request: Request, sources: dict[str, str]) -> tuple[Inputs, tuple[str, ...]]:
+def read_inputs(
+    request: Request, sources: dict[str, str], rules: MediaConfig | None = None
+) -> tuple[Inputs, tuple[str, ...]]:
     """The decoded media of a request, and what its author should know of them.
+
+    rules: as for `fetch`.
 
     Raises:
         InputError: a medium is gone, changed since the plan, or broken.
@@ -35,28 +40,28 @@ def read_inputs(request: Request, sources: dict[str, str]) -> tuple[Inputs, tupl
     images: dict[str, tuple[np.ndarray, ...]] = {}
     notes: list[str] = []
     for column in (name for name in IMAGE_COLUMNS if name in request.inputs):
-        loaded = [_image(column, sources[sha256], sha256) for sha256 in request.inputs[column]]
+        loaded = [_image(column, sources[sha256], sha256, rules) for sha256 in request.inputs[column]]
         images[column] = tuple(image.rgb_HWC for image in loaded)
         notes += [f"{column}: {note}" for image in loaded for note in image.notes]
     frames: Iterator[np.ndarray] | None = None
     mask: Iterator[np.ndarray] | None = None
     if "video" in request.inputs:
-        frames, mask, found = _read_video(request, sources)
+        frames, mask, found = _read_video(request, sources, rules)
         notes += found
     return Inputs(images, frames, mask), tuple(notes)
 
 
 def _read_video(
-    request: Request, sources: dict[str, str]
+    request: Request, sources: dict[str, str], rules: MediaConfig | None
 ) -> tuple[Iterator[np.ndarray], Iterator[np.ndarray] | None, list[str]]:
     (sha256,) = request.inputs["video"]
-    data = fetch("video", sources[sha256], sha256)
+    data = fetch("video", sources[sha256], sha256, rules)
     info = probe_video(data)
     ids = frame_ids(info, request)
     mask: Iterator[np.ndarray] | None = None
     if "mask" in request.inputs:
         (mask_sha256,) = request.inputs["mask"]
-        mask_data = fetch("mask", sources[mask_sha256], mask_sha256)
+        mask_data = fetch("mask", sources[mask_sha256], mask_sha256, rules)
         mask_ids = ids if probe_video(mask_data).num_frames > 1 else (0,)
         mask = _frames(f"mask {shown(sources[mask_sha256])}", mask_data, mask_ids)
     return _frames(f"video {shown(sources[sha256])}", data, ids), mask, _sampling_notes(info, ids, request)
@@ -95,16 +100,19 @@ def _sampling_notes(info: VideoInfo, ids: Sequence[int], request: Request) -> li
     return notes
 
 
-def _image(column: str, uri: str, sha256: str) -> LoadedImage:
-    data = fetch(column, uri, sha256)
+def _image(column: str, uri: str, sha256: str, rules: MediaConfig | None) -> LoadedImage:
+    data = fetch(column, uri, sha256, rules)
     try:
         return load_image(data)
     except InputError as error:
         raise InputError(f"{column} {shown(uri)}: {error}") from error
 
 
-def fetch(column: str, uri: str, sha256: str) -> bytes:
+def fetch(column: str, uri: str, sha256: str, rules: MediaConfig | None = None) -> bytes:
     """The bytes of a medium, which must be those that the plan saw.
+
+    rules: what a manifest may name, with absolute roots; None: anything. They are checked again because
+        links may have changed. What came inside the manifest lies in the output, where rules do not apply.
 
     Raises:
         InputError: they cannot be read, or were changed.
@@ -112,11 +120,11 @@ def fetch(column: str, uri: str, sha256: str) -> bytes:
     """
     if "://" not in uri and not Path(uri).exists():
         raise InfrastructureError(
-            f"{column} {uri}: it is gone, or not on node {socket.gethostname()}: "
+            f"{column} {shown(uri)}: it is gone, or not on node {socket.gethostname()}: "
             "put media where all nodes find them under one path"
         )
     try:
-        data = read_media(uri)
+        data = read_media(uri, rules=None if uri.endswith(f"/inputs/{sha256}") else rules)
     except InputError as error:
         raise InputError(f"{column} {shown(uri)}: {error}") from error
     if digest(data) != sha256:
