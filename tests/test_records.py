@@ -9,8 +9,8 @@ import pytest
 
 import wanray
 from wanray import errors
-from wanray.errors import FailureClass
-from wanray.records import RECORD_SCHEMA, Clip, Failure, Record, Request, canonical_json, content_key
+from wanray.errors import FailureCause, FailureClass
+from wanray.records import RECORD_SCHEMA, Clip, FailedTry, Record, Request, canonical_json, content_key
 from wanray.registry import Guidance
 
 REQUEST = Request(
@@ -19,20 +19,60 @@ REQUEST = Request(
     context_scale=0.5, video_sampling="even",
 )  # fmt: skip
 CLIP = Clip(path="p", sha256="s", bytes=1, codec="h264", width=64, height=48, num_frames=9, fps=16.0)
-FAILURE = Failure(stage="denoise", failure_class=FailureClass.MODEL, message="no", attempts=2)
+TRY = FailedTry(stage="denoise", failure_class=FailureClass.MODEL, message="no")
 MODEL, NUMERICS = {"name": "m", "digest": "d"}, {"mode": "official"}
 
 
-@pytest.mark.parametrize("change", [{}, {"failure": FAILURE}, {"clip": CLIP}, {"payload": b"\0\xff"}])
+@pytest.mark.parametrize("change", [{}, {"clip": CLIP}, {"payload": b"\0\xff"}, {"skipped": "claimed"}])
 def test_a_record_comes_back_from_arrow_as_it_was(change):
     record = Record(
         key="ab", ids=("a", "b"), request=REQUEST, tags={"x": [1]}, sources={"d": "s3://a/b"},
-        timings_s={"encode": 0.5}, attempts=3,
+        timings_s={"encode": 0.5}, tries=(TRY,),
         topology={"denoise": {"ulysses": 2}}, notes=("cut",), **change,
     )  # fmt: skip
     table = record.to_table()
     assert table.schema == RECORD_SCHEMA
     assert Record.from_table(table) == record
+
+
+def test_a_failed_record_keeps_all_its_tries_and_starts_afresh_with_them():
+    death = FailedTry(
+        stage="denoise",
+        failure_class=FailureClass.INFRASTRUCTURE,
+        message="gone",
+        cause=FailureCause.WORKER_DIED,
+    )
+    record = Record(key="ab", ids=("a",), request=REQUEST, payload=b"x").tried(TRY).failed(death)
+    assert Record.from_table(record.to_table()) == record
+    assert record.failure is not None
+    assert (record.failure.attempts, record.failure.tries) == (2, (TRY, death))
+    assert record.failure.retryable
+    assert not record.is_open
+    again = record.fresh()
+    assert again.is_open
+    assert (again.attempts, again.tries) == (3, (TRY, death))
+
+
+@pytest.mark.parametrize(
+    ("tries", "retryable"),
+    [
+        ([("model", "error")], False),
+        ([("input", "error")], False),
+        ([("infrastructure", "storage")], True),
+        ([("model", "out_of_memory")], True),
+        ([("model", "out_of_memory"), ("model", "out_of_memory")], False),
+        ([("model", "error"), ("infrastructure", "stalled")], True),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_memory_once(tries, retryable):
+    record = Record(key="ab", ids=("a",), request=REQUEST)
+    *earlier, last = [
+        FailedTry(stage="s", failure_class=FailureClass(kind), message="", cause=FailureCause(cause))
+        for kind, cause in tries
+    ]
+    failure = record.tried(*earlier).failed(last).failure
+    assert failure is not None
+    assert failure.retryable is retryable
 
 
 def test_request_json_is_canonical():

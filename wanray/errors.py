@@ -5,6 +5,7 @@
     +-- ManifestError(ValueError)  a manifest that cannot be read at all (bad rows become failures instead)
     +-- StorageError(OSError)      a store that cannot be read or written
     +-- StageError(RuntimeError)   what the world did to one request
+    +-- Stopped                    a stage ended early because it was told to
     +-- EngineError(RuntimeError)  what the world did to the whole run
 
 They cross process borders, so none has a constructor of its own: all pickle as they are.
@@ -59,15 +60,31 @@ class FailureClass(StrEnum):
     """A process, node or store failed: nobody, a retry may do."""
 
 
+class FailureCause(StrEnum):
+    """What happened, where that decides what to try next."""
+
+    ERROR = "error"
+    """Anything that the message tells."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Of a device or of a process."""
+    WORKER_DIED = "worker_died"
+    STALLED = "stalled"
+    """A worker made no progress and was killed."""
+    PREEMPTED = "preempted"
+    """Its node was about to go; its state moved on."""
+    STORAGE = "storage"
+    """A store could not be read or written."""
+
+
+class Stopped(WanrayError):  # noqa: N818 - nothing went wrong
+    """A stage was told to stop: the record is neither done nor failed, and its state is stored."""
+
+
 class StageError(WanrayError, RuntimeError):
-    """One request failed in a stage; `failure_class` says whose fault it was and whether a retry may help."""
+    """One request failed in a stage; class and cause say whose fault it was and what may help."""
 
     failure_class = FailureClass.MODEL
-
-    @property
-    def retryable(self) -> bool:
-        """True where the same request may succeed later without any change."""
-        return self.failure_class is FailureClass.INFRASTRUCTURE
+    cause = FailureCause.ERROR
 
 
 class InputError(StageError):
@@ -77,6 +94,7 @@ class InputError(StageError):
 
 
 class InfrastructureError(StageError):
-    """A process, a node or a store failed while the request was in work."""
+    """A store failed while the request was in work; what dies is noticed by those who watch it."""
 
     failure_class = FailureClass.INFRASTRUCTURE
+    cause = FailureCause.STORAGE

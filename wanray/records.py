@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from wanray.errors import FailureClass
+from wanray.errors import FailureCause, FailureClass
 from wanray.registry import Guidance
 
 FORMAT_VERSION = 2
@@ -33,6 +33,9 @@ PLAN_SCHEMA = pa.schema(
 )
 """One row per request left to do; `request`, `tags` and `sources` are canonical JSON."""
 
+COMMITTED, CLAIMED, STOPPED = SKIPPED = ("committed", "claimed", "stopped")
+"""Why a run leaves a record alone: another committed it, another holds it, or this one was told to stop."""
+
 RECORD_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -42,9 +45,10 @@ RECORD_SCHEMA = pa.schema(
         ("sources", pa.string()),
         ("payload", pa.large_binary()),
         ("failure", pa.string()),
+        ("skipped", pa.string()),
         ("clip", pa.string()),
         ("timings_s", pa.string()),
-        ("attempts", pa.int64()),
+        ("tries", pa.string()),
         ("topology", pa.string()),
         ("notes", pa.list_(pa.string())),
     ]
@@ -109,13 +113,41 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """Why a request could not be rendered."""
+class FailedTry:
+    """One try of one stage at a request that came to nothing."""
 
     stage: str
     failure_class: FailureClass
     message: str
-    attempts: int = 1
+    cause: FailureCause = FailureCause.ERROR
+
+    @property
+    def retryable(self) -> bool:
+        """True where the same request may succeed later without any change."""
+        passes = self.failure_class is FailureClass.INFRASTRUCTURE
+        return passes or self.cause is FailureCause.OUT_OF_MEMORY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Why a request could not be rendered: the last try, and all of them."""
+
+    stage: str
+    failure_class: FailureClass
+    message: str
+    cause: FailureCause = FailureCause.ERROR
+    tries: tuple[FailedTry, ...] = ()
+
+    @property
+    def attempts(self) -> int:
+        """Times that it was tried."""
+        return max(1, len(self.tries))
+
+    @property
+    def retryable(self) -> bool:
+        """True where the last try may pass, and memory did not run out twice."""
+        too_large = sum(item.cause is FailureCause.OUT_OF_MEMORY for item in self.tries) > 1
+        return bool(self.tries) and self.tries[-1].retryable and not too_large
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +168,8 @@ class Clip:
 class Record:
     """A request on its way: what the stages so far made of it.
 
-    A record with a `failure` passes the remaining stages untouched; one with a `clip` is committed.
+    A record with a `failure`, or that is `skipped`, passes the remaining stages untouched; one with a `clip`
+    is committed.
     """
 
     key: str
@@ -148,19 +181,58 @@ class Record:
     payload: bytes = b""
     """Tensors for the next stage as safetensors (`wanray.stages.payload`)."""
     failure: Failure | None = None
+    skipped: str = ""
+    """Why this run does not render it, though nothing failed: one of SKIPPED."""
     clip: Clip | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds per stage of the attempt that succeeded."""
-    attempts: int = 1
-    """The largest number of attempts that any stage needed."""
+    tries: tuple[FailedTry, ...] = ()
+    """What went wrong so far, in all stages and rounds."""
     topology: dict[str, Any] = field(default_factory=dict)
     """Per pool: the gang that did the work."""
     notes: tuple[str, ...] = ()
     """What the author of the row should know, such as a prompt that was cut."""
 
-    def failed(self, failure: Failure) -> "Record":
+    @property
+    def attempts(self) -> int:
+        """Times that it was tried, this one included."""
+        return 1 + len(self.tries)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything left to do for it."""
+        return self.failure is None and not self.skipped
+
+    def tried(self, *tries: FailedTry) -> "Record":
+        """This record after more tries that failed."""
+        return replace(self, tries=(*self.tries, *tries))
+
+    def failed(self, failed_try: FailedTry) -> "Record":
         """This record as a failure; its payload is dropped."""
-        return replace(self, failure=failure, payload=b"")
+        tries = (*self.tries, failed_try)
+        failure = Failure(
+            stage=failed_try.stage,
+            failure_class=failed_try.failure_class,
+            message=failed_try.message,
+            cause=failed_try.cause,
+            tries=tries,
+        )
+        return replace(self, failure=failure, tries=tries, payload=b"")
+
+    def skip(self, why: str) -> "Record":
+        """This record as one that this run leaves alone."""
+        return replace(self, skipped=why, payload=b"")
+
+    def fresh(self) -> "Record":
+        """This record as it was planned, with its tries: what another round starts from."""
+        return Record(
+            key=self.key,
+            ids=self.ids,
+            request=self.request,
+            tags=self.tags,
+            sources=self.sources,
+            tries=self.tries,
+        )
 
     @staticmethod
     def from_plan(row: dict[str, Any]) -> "Record":
@@ -179,7 +251,8 @@ class Record:
         values["request"] = self.request.to_json()
         for name in ("failure", "clip"):
             values[name] = None if values[name] is None else canonical_json(asdict(values[name]))
-        for name in ("tags", "sources", "timings_s", "topology"):
+        values["tries"] = [asdict(item) for item in self.tries]
+        for name in ("tags", "sources", "timings_s", "topology", "tries"):
             values[name] = canonical_json(values[name])
         return pa.table({name: [values[name]] for name in RECORD_SCHEMA.names}, schema=RECORD_SCHEMA)
 
@@ -194,9 +267,10 @@ class Record:
             record,
             payload=row["payload"],
             failure=_failure(row["failure"]),
+            skipped=row["skipped"],
             clip=None if row["clip"] is None else Clip(**json.loads(row["clip"])),
             timings_s=json.loads(row["timings_s"]),
-            attempts=row["attempts"],
+            tries=_tries(json.loads(row["tries"])),
             topology=json.loads(row["topology"]),
             notes=tuple(row["notes"]),
         )
@@ -206,4 +280,15 @@ def _failure(text: str | None) -> Failure | None:
     if text is None:
         return None
     values = json.loads(text)
-    return Failure(**values | {"failure_class": FailureClass(values["failure_class"])})
+    return Failure(**values | _words(values) | {"tries": _tries(values["tries"])})
+
+
+def _tries(items: list[dict[str, Any]]) -> tuple[FailedTry, ...]:
+    return tuple(FailedTry(**values | _words(values)) for values in items)
+
+
+def _words(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "failure_class": FailureClass(values["failure_class"]),
+        "cause": FailureCause(values["cause"]),
+    }

@@ -10,8 +10,11 @@ from typing import Any, Protocol
 
 from wanray.records import Record
 
-Report = Callable[[int, int], None]
-"""`report(step, total)`: called by a stage as it advances within one record."""
+Report = Callable[[int, int], bool]
+"""`report(step, total)`: called by a stage as it advances within one record.
+
+True asks it to stop: it stores what it needs to go on later and raises Stopped, or ends if that is as quick.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +42,7 @@ class Stage(Protocol):
 
         Raises:
             StageError: this record cannot be processed; the stage stays usable.
+            Stopped: the report asked for it.
         """
         ...
 

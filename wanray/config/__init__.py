@@ -1,5 +1,6 @@
 """The configuration: frozen dataclasses (`schema`) and how YAML and overrides become them (`load`)."""
 
+from wanray.config.faults import DenoisingConfig, FaultsConfig, MediaConfig
 from wanray.config.load import load_config, place_of
 from wanray.config.schema import (
     DefaultsConfig,
@@ -17,7 +18,10 @@ from wanray.config.schema import (
 
 __all__ = [
     "DefaultsConfig",
+    "DenoisingConfig",
     "EstimateConfig",
+    "FaultsConfig",
+    "MediaConfig",
     "ModelConfig",
     "NumericsConfig",
     "OutputConfig",

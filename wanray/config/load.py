@@ -21,6 +21,7 @@ TYPES = {
     int: "a whole number",
     float: "a number",
     str: "text",
+    list[str]: "a list of texts such as [s3, https]",
     list[int]: "a list of whole numbers such as [0, 1]",
     dict[str, float]: "a mapping of names to numbers",
     dict[str, str]: "a mapping of names to text",

@@ -10,23 +10,13 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from wanray.config.checks import check_at_least, check_choice
+from wanray.config.faults import DenoisingConfig, FaultsConfig, MediaConfig
 from wanray.errors import ConfigError
 from wanray.registry import MODELS
 from wanray.schedule import MODES, SOLVERS
 
 PLACEMENTS = ("auto", "split", "swap", "both")
-
-
-def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ConfigError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def check_at_least(key: str, value: float | None, smallest: float) -> None:
-    """Raise ConfigError if `value` is given and below `smallest`."""
-    if value is not None and not value >= smallest:
-        raise ConfigError(f"{key} must be at least {smallest}, got {value}")
 
 
 VIDEO_CODECS = {"mp4": ("h264", "h265", "av1"), "webm": ("vp9", "av1"), "gif": (), "png": (), "webp": ()}
@@ -286,17 +276,14 @@ class EstimateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RayConfig:
-    """The cluster, and how patient to be with it."""
+    """The cluster, and how long its start may take."""
 
     address: str | None = None
     """Of a running cluster; None: RAY_ADDRESS inside a Ray job, else a cluster on this machine."""
-    max_attempts: int = 3
-    """Times that a request is tried when ranks die under it."""
     start_timeout_s: float = 1800.0
     """Time for all gangs to be placed and to load their weights."""
 
     def __post_init__(self) -> None:
-        check_at_least("ray.max_attempts", self.max_attempts, 1)
         check_at_least("ray.start_timeout_s", self.start_timeout_s, 1)
 
 
@@ -320,7 +307,12 @@ class RenderConfig:
     """Column -> values: every row is rendered once per combination."""
     placement: str = "auto"
     """Of two experts: `split` (a pool each), `both` (in every gang), `swap`, or `auto`."""
+    claim: bool = False
+    """Several runs, on several clusters, share one manifest and output: each takes what no other has."""
     pools: PoolsConfig = field(default_factory=PoolsConfig)
+    denoise: DenoisingConfig = field(default_factory=DenoisingConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
+    media: MediaConfig = field(default_factory=MediaConfig)
     estimate: EstimateConfig = field(default_factory=EstimateConfig)
     ray: RayConfig = field(default_factory=RayConfig)
 

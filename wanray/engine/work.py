@@ -9,11 +9,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from wanray.errors import EngineError, FailureClass, StageError
-from wanray.records import Failure, Record
+from wanray.errors import EngineError, FailureCause, FailureClass, StageError, Stopped
+from wanray.records import STOPPED, FailedTry, Record
 from wanray.stage import Report, StageSpec, Worker
 
 logger = logging.getLogger(__name__)
+
+MAX_CHARS = 2000
+"""Of a message that somebody else wrote."""
+DEVICE_MEMORY_ERROR = "OutOfMemoryError"
+"""Class of torch's error; engines do not import torch."""
+REMEDY = (
+    "render fewer pixels or frames, give a rank more memory, or decode in tiles (numerics.vae_tiling=true, "
+    "which is another key, or faults.tile_when_out_of_memory=true)"
+)
 
 
 class Chain:
@@ -29,7 +38,7 @@ class Chain:
             stage.setup(worker)
 
     def run(self, record: Record, report: Report) -> Record:
-        """The record after all stages; one that fails passes the rest.
+        """The record after all stages; one that fails or is skipped passes the rest.
 
         Raises:
             EngineError: the worker can do no more; the record is not to blame and may go to another.
@@ -45,27 +54,42 @@ class Chain:
 
 
 def _run_stage(name: str, stage: Any, record: Record, report: Report) -> Record:
-    if record.failure is not None:
+    if not record.is_open:
         return record
     start = time.monotonic()
     try:
         result = stage.run(record, report)
+    except Stopped:
+        return record.skip(STOPPED)
     except StageError as error:
         logger.warning("stage failed key=%s stage=%s: %s", record.key, name, error)
-        return record.failed(failure_of(name, error, record.attempts))
+        return record.failed(try_of(name, error))
     except Exception as error:
         logger.warning("stage failed key=%s stage=%s", record.key, name, exc_info=True)
         if not stage.healthy():
             raise EngineError(
                 f"worker of stage {name} is broken by {type(error).__name__}: {error}"
             ) from error
-        return record.failed(failure_of(name, error, record.attempts))
+        return record.failed(try_of(name, error))
     return replace(result, timings_s=result.timings_s | {name: time.monotonic() - start})
 
 
-def failure_of(stage: str, error: BaseException, attempts: int) -> Failure:
-    """The failure record of an error in `stage`."""
+def outcome_of(record: Record) -> str:
+    """How a record left a worker: `done`, `failed`, or one of `records.SKIPPED`."""
+    return "failed" if record.failure is not None else record.skipped or "done"
+
+
+def try_of(stage: str, error: BaseException) -> FailedTry:
+    """What an error in `stage` means for the record."""
     if isinstance(error, StageError):
-        return Failure(stage=stage, failure_class=error.failure_class, message=str(error), attempts=attempts)
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    return Failure(stage=stage, failure_class=FailureClass.MODEL, message=message[:2000], attempts=attempts)
+        message = str(error)
+        return FailedTry(stage=stage, failure_class=error.failure_class, message=message, cause=error.cause)
+    message = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_CHARS]
+    if not isinstance(error, MemoryError) and type(error).__name__ != DEVICE_MEMORY_ERROR:
+        return FailedTry(stage=stage, failure_class=FailureClass.MODEL, message=message)
+    return FailedTry(
+        stage=stage,
+        failure_class=FailureClass.MODEL,
+        message=f"{message}; {REMEDY}",
+        cause=FailureCause.OUT_OF_MEMORY,
+    )

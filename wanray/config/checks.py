@@ -1,0 +1,15 @@
+"""How a value that is out of range is refused."""
+
+from wanray.errors import ConfigError
+
+
+def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_at_least(key: str, value: float | None, smallest: float) -> None:
+    """Raise ConfigError if `value` is given and below `smallest`."""
+    if value is not None and not value >= smallest:
+        raise ConfigError(f"{key} must be at least {smallest}, got {value}")
