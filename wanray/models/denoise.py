@@ -5,7 +5,8 @@ other expert's pool or by a later run. Shape suffixes: B batch (1), C latent cha
 H, W latent height and width, L text tokens, D text width.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from wanray.models.state import DenoiseState
 from wanray.models.steering import Steering
 from wanray.records import Request
 from wanray.registry import Model
-from wanray.stage import Report
+
+StopsAfter = Callable[[DenoiseState], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +94,32 @@ def advance(
     guidance: float | None,
     until: int,
     mode: str,
-    report: Report,
+    stops_after: StopsAfter,
 ) -> DenoiseState:
     """Run the steps `state.step .. until` with one expert; returns the state after them.
 
-    `solver` is fresh and takes up the state's history. Official numerics: the model's output, guidance and
-    solver compute in float32 whatever the transformer's dtype.
+    `solver` is fresh and takes up the state's history. `stops_after` gets the state after each step; where
+    it answers True, that state is returned. Official numerics: the model's output, guidance and solver
+    compute in float32 whatever the transformer's dtype.
     """
     if state.step:
         solver.restore(state.history, state.scalars)
-    latents_BCTHW, total = steering.pin(state.latents_BCTHW), len(solver.timesteps)
+    state = replace(state, latents_BCTHW=steering.pin(state.latents_BCTHW))
     for index in range(state.step, until):
         velocity_BCTHW = predict_velocity(
-            transformer, latents_BCTHW, solver.timesteps[index], text, steering, guidance, mode == "official"
+            transformer,
+            state.latents_BCTHW,
+            solver.timesteps[index],
+            text,
+            steering,
+            guidance,
+            mode == "official",
         )
-        latents_BCTHW = steering.pin(solver.step(velocity_BCTHW, index, latents_BCTHW))
-        report(index + 1, total)
-    tensors, scalars = solver.history() if until else ({}, {})
-    return DenoiseState(latents_BCTHW, max(until, state.step), tensors, scalars)
+        latents_BCTHW = steering.pin(solver.step(velocity_BCTHW, index, state.latents_BCTHW))
+        state = DenoiseState(latents_BCTHW, index + 1, *solver.history())
+        if stops_after(state):
+            break
+    return state
 
 
 def predict_velocity(

@@ -36,6 +36,13 @@ def check_agreement(key: str, device: str) -> None:
     assert all(torch.equal(mine, other) for other in all_keys), f"ranks disagree on the request: {key}"
 
 
+def from_first(number: int, device: str) -> int:
+    """The number that rank 0 holds."""
+    box = torch.tensor([number], device=device)
+    dist.broadcast(box, 0)
+    return int(box.item())
+
+
 def leave() -> None:
     """Destroy the process group, if there is one."""
     if dist.is_initialized():

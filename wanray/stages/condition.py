@@ -47,7 +47,7 @@ class Condition:
 
     def _encode(self, key: "_Key") -> tuple[Conditions, tuple[str, ...]]:
         assert self.encoder is not None, "setup comes first"
-        inputs, notes = read_inputs(key.request, key.sources)
+        inputs, notes = read_inputs(key.request, key.sources, self.config.media)
         conditions = self.encoder.encode(key.request, inputs)
         # what pins latents keeps their precision; the rest is rounded by the transformer anyway
         dtype = DTYPES[self.config.dtype]

@@ -1,11 +1,21 @@
 """The configs of the stages: all that a stage knows of its job. No torch, so that engines can make them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wanray.checkpoint import Component
-from wanray.config import OutputConfig, TopologyConfig
+from wanray.config import MediaConfig, OutputConfig, TopologyConfig
 from wanray.registry import Model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdmitConfig:
+    """Of what asks whether a request is still to be rendered."""
+
+    output_url: str
+    run: str
+    claim: bool
+    claim_expires_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +48,7 @@ class ConditionConfig:
     mode: str
     dtype: str
     """Of the transformer: what it will round the conditions to is sent so."""
+    media: MediaConfig = field(default_factory=MediaConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +68,10 @@ class DenoiseConfig:
     dtype: str
     noise: str
     topology: TopologyConfig
+    output_url: str
+    """Where the states of clips in work are stored."""
+    checkpoint_every_steps: int
+    """0: only when told to stop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,3 +91,5 @@ class DecodeConfig:
     run: str
     model: dict[str, str]
     numerics: dict[str, Any]
+    media: MediaConfig = field(default_factory=MediaConfig)
+    tile_when_out_of_memory: bool = False

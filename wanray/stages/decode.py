@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from wanray.errors import ConfigError, InfrastructureError, StorageError
+from wanray.errors import ConfigError, FailureCause, InfrastructureError, StorageError
 from wanray.media import probe_video, shown
 from wanray.models.device import is_healthy
 from wanray.models.load import load_network
@@ -29,6 +29,7 @@ from wanray.stages.inputs import SAME_SPEED, fetch, speed
 from wanray.stages.payload import Payload
 from wanray.storage import Store
 
+TILED = "decoded in tiles, because memory ran out: pixels differ slightly from what the key promises"
 PACKAGES = ("wanray", "torch", "diffusers", "transformers", "av")
 
 
@@ -59,7 +60,10 @@ class Decode:
         start = time.monotonic()
         state = Payload.unpack(record.payload).state
         assert state is not None, "decode comes after denoise"
-        encoded, poster, notes = self._encode(record, state.latents_BCTHW)
+        tiled = self._is_tiled(record)
+        encoded, poster, notes = self._encode(record, state.latents_BCTHW, tiled)
+        if tiled != self.config.numerics["vae_tiling"]:
+            notes = (*notes, TILED)
         timings_s = record.timings_s | {"decode": time.monotonic() - start}
         clip = _clip(record, encoded)
         record = replace(record, clip=clip, payload=b"", timings_s=timings_s, notes=(*record.notes, *notes))
@@ -67,18 +71,27 @@ class Decode:
         if self.config.output.save_latents:
             extra["latents.safetensors"] = save({"latents": state.latents_BCTHW[0].contiguous()})
         try:
-            won = self.ledger.commit(record, encoded, poster, extra, self._meta(record))
+            won = self.ledger.commit(record, encoded, poster, extra, self._meta(record, tiled))
         except StorageError as error:
             raise InfrastructureError(str(error)) from error
         return record if won else replace(record, clip=self._committed_clip(record.key))
 
-    def _encode(self, record: Record, latents_BCTHW: torch.Tensor) -> tuple[Encoded, bytes, tuple[str, ...]]:
+    def _is_tiled(self, record: Record) -> bool:
+        """As the numerics say, or because memory ran out at an earlier try, where that is allowed."""
+        too_large = (
+            item.cause is FailureCause.OUT_OF_MEMORY for item in record.tries if item.stage == "decode"
+        )
+        return self.config.numerics["vae_tiling"] or (self.config.tile_when_out_of_memory and any(too_large))
+
+    def _encode(
+        self, record: Record, latents_BCTHW: torch.Tensor, tiled: bool
+    ) -> tuple[Encoded, bytes, tuple[str, ...]]:
         """The clip's files, its poster, and notes."""
         request = record.request
         audio, notes = self._audio(record)
         tap = MiddleFrame(request.num_frames)
         encoded = encode_frames(
-            tap(self._frames(latents_BCTHW)),
+            tap(self._frames(latents_BCTHW, tiled)),
             request.fps,
             self.config.output.video,
             {"title": request.prompt[:200], "comment": f"wanray {record.key}"},
@@ -87,8 +100,8 @@ class Decode:
         )
         return encoded, encode_poster(tap.frame), notes
 
-    def _frames(self, latents_BCTHW: torch.Tensor) -> Iterator[np.ndarray]:
-        for frames_FCHW in decode_stream(self.vae, latents_BCTHW, self.config.numerics["vae_tiling"]):
+    def _frames(self, latents_BCTHW: torch.Tensor, tiled: bool) -> Iterator[np.ndarray]:
+        for frames_FCHW in decode_stream(self.vae, latents_BCTHW, tiled):
             yield from to_uint8(frames_FCHW).numpy()
 
     def _audio(self, record: Record) -> tuple[AudioSource | None, tuple[str, ...]]:
@@ -97,7 +110,7 @@ class Decode:
         if not self.config.output.video.audio or "video" not in request.inputs:
             return None, ()
         (sha256,) = request.inputs["video"]
-        data = fetch("video", record.sources[sha256], sha256)
+        data = fetch("video", record.sources[sha256], sha256, self.config.media)
         if abs(speed(probe_video(data), request) - 1) > SAME_SPEED:
             return None, ("audio is left out: the clip plays at another speed than its source",)
         return AudioSource(data), ()
@@ -107,7 +120,7 @@ class Decode:
         assert meta is not None, f"lost the commit of {key}, but nobody won it"
         return Clip(**meta["video"])
 
-    def _meta(self, record: Record) -> dict[str, Any]:
+    def _meta(self, record: Record, tiled: bool) -> dict[str, Any]:
         """Everything that is needed to render the clip again, and how it was made."""
         assert record.clip is not None
         return {
@@ -117,10 +130,11 @@ class Decode:
             "inputs": _inputs(record),
             "video": asdict(record.clip),
             "model": self.config.model,
-            "numerics": self.config.numerics,
+            "numerics": self.config.numerics | {"vae_tiling": tiled},
             "topology": record.topology,
             "timings_s": {stage: round(seconds, 4) for stage, seconds in record.timings_s.items()},
             "attempts": record.attempts,
+            "failed_tries": [asdict(item) for item in record.tries],
             "versions": self.versions,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "run": self.config.run,

@@ -1,13 +1,16 @@
 """Noise to latents: the steps of one expert, or of both. All ranks of a gang run this on one record."""
 
+import logging
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
-from wanray.errors import ConfigError
+from wanray.errors import ConfigError, Stopped, StorageError
 from wanray.models import process_group
 from wanray.models.denoise import (
     Numerics,
+    StopsAfter,
     TextCondition,
     advance,
     first_state,
@@ -23,6 +26,10 @@ from wanray.records import Record, Request
 from wanray.stage import Report, Worker
 from wanray.stages.configs import DenoiseConfig
 from wanray.stages.payload import Payload
+from wanray.stages.states import States
+from wanray.storage import Store
+
+logger = logging.getLogger(__name__)
 
 
 class Denoise:
@@ -33,6 +40,7 @@ class Denoise:
         self.numerics = Numerics(config.mode, config.noise, config.scheduler)
         self.transformers = {}
         self.store = None
+        self.states: Any = None
         self.worker = Worker()
 
     def host_rendezvous(self, host: str, world_size: int) -> str:
@@ -46,6 +54,7 @@ class Denoise:
         if self.config.noise != "cpu" and worker.device == "cpu":
             raise ConfigError("numerics.noise cuda needs GPUs for the denoise pools: use numerics.noise=cpu")
         torch.set_num_threads(worker.num_threads)
+        self.states = States(Store.open(self.config.output_url))
         if worker.world_size > 1:
             process_group.join(self.store, worker.rendezvous, worker.rank, worker.world_size, worker.device)
         self.transformers = {
@@ -63,16 +72,37 @@ class Denoise:
         assert payload.prompt_LD is not None, "denoise comes after encode"
         assert payload.negative_LD is not None, "denoise comes after encode"
         text = TextCondition(self._to_device(payload.prompt_LD), self._to_device(payload.negative_LD))
-        state = payload.state or first_state(record.request, self.config.model, self.numerics)
+        first = payload.state or first_state(record.request, self.config.model, self.numerics)
+        state = self._resumed(record, first)
+        notes = record.notes
+        if state is not first:
+            notes = (*notes, f"went on from step {state.step}, which an earlier try had stored")
         steering = self._steering(record.request, payload)
+        every = self.config.checkpoint_every_steps if self.worker.rank == 0 else 0
+        saver = _Saver(self.states, record.key, every, record.request.steps, report)
         for expert in self.transformers:
-            state = self._advance(expert, record.request, state, text, steering, report)
+            state = self._advance(expert, record.request, state, text, steering, saver.stops_after)
+            saver.expert_done(state)
         result = replace(payload, state=state)
         if self.config.model.experts[-1] in self.transformers:
             video_BCTHW = state.latents_BCTHW[:, :, num_references(record.request) :]
             result = Payload(state=DenoiseState(video_BCTHW, state.step))
         topology = asdict(self.config.topology) | {"world_size": self.worker.world_size}
-        return replace(record, payload=result.pack(), topology=record.topology | {self.config.pool: topology})
+        return replace(
+            record,
+            payload=result.pack(),
+            topology=record.topology | {self.config.pool: topology},
+            notes=notes,
+        )
+
+    def _resumed(self, record: Record, state: DenoiseState) -> DenoiseState:
+        """The stored state of an earlier try, where there is one beyond `state`; on all ranks the same."""
+        found = self.states.begin(record.key, bool(record.tries)) if self.worker.rank == 0 else None
+        step = found.step if found is not None and found.step > state.step else 0
+        if self.worker.world_size > 1:
+            step = process_group.from_first(step, self.worker.device)
+            found = self.states.at_step(record.key, step) if step and self.worker.rank else found
+        return state if not step or found is None else found
 
     def _steering(self, request: Request, payload: Payload) -> Steering:
         conditions = {name: tensor.to(self.worker.device) for name, tensor in payload.conditions.items()}
@@ -87,7 +117,7 @@ class Denoise:
         state: DenoiseState,
         text: TextCondition,
         steering: Steering,
-        report: Report,
+        stops_after: StopsAfter,
     ) -> DenoiseState:
         device = self.worker.device
         solver = request_solver(request, self.numerics, device)
@@ -103,7 +133,8 @@ class Denoise:
             until = int((solver.timesteps >= self.config.boundary * 1000).sum())
         guidance = guidance_of(request, expert, self.config.mode)
         transformer = self.transformers[expert]
-        return advance(transformer, state, solver, text, steering, guidance, until, self.config.mode, report)
+        mode = self.config.mode
+        return advance(transformer, state, solver, text, steering, guidance, until, mode, stops_after)
 
     def _to_device(self, text_LD: torch.Tensor) -> torch.Tensor:
         return pad_text(text_LD).to(self.worker.device, DTYPES[self.config.dtype])
@@ -115,4 +146,34 @@ class Denoise:
     def close(self) -> None:
         """Leave the gang and drop the weights."""
         process_group.leave()
+        if self.states is not None:
+            self.states.close()
         self.transformers = {}
+
+
+class _Saver:
+    """Stores the state of one request as its steps are done, and stops where the report asks for it."""
+
+    def __init__(self, states: States, key: str, every: int, total: int, report: Report) -> None:
+        self.states, self.key, self.every, self.total, self.report = states, key, every, total, report
+        self.stopping = False
+
+    def stops_after(self, state: DenoiseState) -> bool:
+        """Called after each step."""
+        self.stopping = self.report(state.step, self.total)
+        if self.every and state.step % self.every == 0 and not self.stopping:
+            self.states.save_soon(self.key, state)
+        return self.stopping
+
+    def expert_done(self, state: DenoiseState) -> None:
+        """Called when an expert has no more steps, or was stopped: then the state is safe before Stopped."""
+        if state.step == self.total:
+            self.states.end(self.key)
+        elif self.stopping:
+            try:
+                self.states.save(self.key, state)
+            except StorageError as error:
+                logger.warning("state of %s at step %d is lost: %s", self.key, state.step, error)
+            raise Stopped(f"{self.key} was stopped after step {state.step}")
+        elif self.every:
+            self.states.save_soon(self.key, state)
