@@ -5,11 +5,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from wanray.errors import FailureClass, StorageError
-from wanray.records import Failure, Record, Request
+from wanray.records import FailedTry, Failure, Record, Request
 from wanray.registry import Guidance
 from wanray.sinks.encoded import Encoded, encoded_file, encoded_folder
 from wanray.sinks.index import append_index
@@ -30,7 +31,8 @@ REQUEST = Request(
     guidance=Guidance(high=5.0, low=5.0),
     solver="unipc",
 )
-FAILURE = Failure(stage="decode", failure_class=FailureClass.MODEL, message="NaN in latents", attempts=3)
+TRY = FailedTry(stage="decode", failure_class=FailureClass.MODEL, message="NaN in latents")
+FAILURE = Failure(stage=TRY.stage, failure_class=TRY.failure_class, message=TRY.message, tries=(TRY,) * 3)
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -59,7 +61,8 @@ def folder_of_frames(data: bytes) -> Encoded:
 def commit(ledger: Ledger, key: str, clip: bytes | Encoded) -> bool:
     encoded = movie(clip) if isinstance(clip, bytes) else clip
     record = Record(key=key, ids=("1",), request=REQUEST)
-    meta = {"key": key, "video": {"path": f"{clip_folder(key)}/{encoded.path}"}}
+    # As timings do, this tells attempts apart: for a bucket, a put of equal bytes is the same put again.
+    meta = {"key": key, "video": {"path": f"{clip_folder(key)}/{encoded.path}"}, "attempt": uuid4().hex}
     return ledger.commit(record, encoded, b"poster", {"latents.safetensors": b"latents"}, meta)
 
 
@@ -104,6 +107,58 @@ def test_what_a_killed_attempt_left_is_removed(ledger: Ledger, encoded: Encoded)
         ledger.store.write(f"{clip_folder(key)}/{left}", b"of a killed attempt")
     assert commit(ledger, key, encoded)
     assert clips(ledger, key) == sorted(encoded.files)
+
+
+def test_the_state_of_a_clip_goes_with_its_commit(ledger: Ledger) -> None:
+    key, other = key_of(1), key_of(2)
+    for name in (key, other):
+        ledger.store.write(f"work/{name}/state-000001-00000000.safetensors", b"state")
+    assert commit(ledger, key, b"video")
+    assert ledger.store.find("work") == [f"work/{other}/state-000001-00000000.safetensors"]
+    ledger.store.write(f"work/{key}/state-000002-00000000.safetensors", b"of an attempt that lost")
+    assert not commit(ledger, key, b"other")
+    assert ledger.store.find(f"work/{key}") == []
+
+
+def test_leftovers_that_cannot_be_removed_do_not_fail_a_commit(
+    local_ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, delete = key_of(1), Store.delete
+    local_ledger.store.write(f"work/{key}/state", b"state")
+
+    def refusing(store: Store, path: str) -> None:
+        if path.startswith("work/"):
+            raise StorageError("cannot delete: denied")
+        delete(store, path)
+
+    monkeypatch.setattr(Store, "delete", refusing)
+    assert commit(local_ledger, key, b"video")
+    assert f"key={key}" in caplog.text
+    assert "denied" in caplog.text
+    assert local_ledger.is_committed(key)
+
+
+@pytest.mark.parametrize("make", [movie, folder_of_frames])
+def test_who_loses_while_uploading_leaves_the_winner_as_it_is(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, make: Callable[[bytes], Encoded]
+) -> None:
+    key, write = key_of(1), Store.write
+    raced: list[bool] = []
+
+    def overtaken(store: Store, path: str, data: bytes) -> None:
+        write(store, path, data)
+        if not raced:
+            raced.append(True)
+            record = Record(key=key, ids=("1",), request=REQUEST)
+            meta = {"key": key, "video": {"path": f"{clip_folder(key)}/{movie(b'winner').path}"}}
+            extra = {"latents.safetensors": b"the winner's latents"}
+            assert ledger.commit(record, movie(b"winner"), b"the winner's poster", extra, meta)
+
+    monkeypatch.setattr(Store, "write", overtaken)
+    assert not commit(ledger, key, make(b"loser"))
+    assert clips(ledger, key) == [movie(b"winner").path]
+    assert ledger.store.read(f"{clip_folder(key)}/poster.jpg") == b"the winner's poster"
+    assert ledger.store.read(f"{clip_folder(key)}/latents.safetensors") == b"the winner's latents"
 
 
 @pytest.mark.parametrize("same", [False, True])
@@ -185,8 +240,13 @@ def test_a_failure_says_what_happened_and_goes_with_the_commit(ledger: Ledger) -
         "ids": ["1", "2"],
         "stage": "decode",
         "class": "model",
+        "cause": "error",
         "message": "NaN in latents",
         "attempts": 3,
+        "causes": [
+            {"stage": "decode", "class": "model", "cause": "error", "message": "NaN in latents"},
+        ]
+        * 3,
         "run": "run-1",
         "request": json.loads(REQUEST.to_json()),
     }

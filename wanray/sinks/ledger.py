@@ -5,16 +5,21 @@ if absent, so of any number of attempts, killed or racing, exactly one commits.
 """
 
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from wanray.records import Failure, Record
+from wanray.errors import StorageError
+from wanray.records import FailedTry, Failure, Record
 from wanray.sinks.encoded import PREFIXES, Encoded
 from wanray.sinks.index import indexed_keys
 from wanray.storage import Store
+
+logger = logging.getLogger(__name__)
 
 _NUM_REQUESTS = 16
 """In flight at once where they are remote; on a local disk threads only wait for each other."""
@@ -38,32 +43,59 @@ class Ledger:
     ) -> bool:
         """Store a clip with its finished `meta`; True if this call committed it, False if another had before.
 
-        `extra` maps names of further files in the clip's folder to their bytes. Of attempts that race, the
-        poster and the extra files beside the clip may be the loser's: they have no names of their own.
+        `extra` maps names of further files in the clip's folder to their bytes. An attempt that is killed
+        before it knows that it lost leaves its clip there, which `wanray gc` removes.
         """
-        folder = clip_folder(record.key)
-        if self.store.exists(f"{folder}/meta.json"):
+        won = self._commit(record.key, encoded, {"poster.jpg": poster} | extra, meta)
+        with _only_warning(record.key):
+            if won:
+                self._delete_clips_but(clip_folder(record.key), encoded.path)
+            self.clear_work(record.key)
+        return won
+
+    def _commit(self, key: str, encoded: Encoded, beside: dict[str, bytes], meta: dict[str, Any]) -> bool:
+        folder = clip_folder(key)
+        if self.is_committed(key):
             return False
-        self._write_all(folder, encoded.files | {"poster.jpg": poster} | extra)
-        # Before the commit: killed in between, the key is simply left to do; after it, a failure would stay.
-        self.remove_failure(record.key)
-        if self.store.create(f"{folder}/meta.json", _to_json(meta)):
-            self._delete_clips_but(folder, encoded.path)
-            return True
-        self._delete_lost(folder, encoded)
+        self._write_all(folder, encoded.files)
+        # Files beside the clip have no names of their own: what is committed keeps those of its attempt,
+        # but for a race within these few lines.
+        if not self.is_committed(key):
+            self._write_all(folder, beside)
+            # Before the commit: killed in between, the key is left to do; after it, a failure would stay.
+            self.remove_failure(key)
+            if self.store.create(f"{folder}/meta.json", _to_json(meta)):
+                return True
+        with _only_warning(key):
+            self._delete_lost(folder, encoded)
         return False
+
+    def is_committed(self, key: str) -> bool:
+        """Whether the clip has its `meta.json`."""
+        return self.store.exists(f"{clip_folder(key)}/meta.json")
+
+    def clear_work(self, key: str) -> None:
+        """Remove states and claims of a key that is committed."""
+        for path in self.store.find(f"work/{key}"):
+            self.store.delete(path)
 
     def read_meta(self, key: str) -> dict[str, Any] | None:
         """The `meta.json` of a clip, None if it is not committed."""
         return self._read_json(f"{clip_folder(key)}/meta.json")
 
-    def committed_keys(self) -> set[bytes]:
-        """The 32-byte digests of all committed keys."""
-        indexed = indexed_keys(self.store)
+    def committed_keys(self, trusted: set[bytes] | None = None) -> set[bytes]:
+        """The 32-byte digests of all committed keys.
+
+        In an object store, where a listing of all that a million folders hold takes minutes, a folder of a
+        `trusted` key is not looked into; the default is the index, so what takes a `meta.json` away must
+        take the key out of the index before. An empty set trusts nothing.
+        """
+        if trusted is None:
+            trusted = indexed_keys(self.store) if self.store.is_remote else set()
         committed: set[bytes] = set()
         with self._pool() as pool:
             prefixes = self.store.names("clips")
-            for part in pool.map(lambda prefix: self._committed_below(f"clips/{prefix}", indexed), prefixes):
+            for part in pool.map(lambda prefix: self._committed_below(f"clips/{prefix}", trusted), prefixes):
                 committed |= part
         return committed
 
@@ -76,8 +108,10 @@ class Ledger:
             "ids": list(ids),
             "stage": failure.stage,
             "class": failure.failure_class,
+            "cause": failure.cause,
             "message": failure.message,
             "attempts": failure.attempts,
+            "causes": [_cause(item) for item in failure.tries],
             "run": run,
             "request": None if request_json is None else json.loads(request_json),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -88,6 +122,13 @@ class Ledger:
         """The failure record of a key, None if it has none."""
         return self._read_json(_failure_path(key))
 
+    def keys_failed_for_good(self) -> set[bytes]:
+        """The 32-byte digests of requests that would fail again, since infrastructure was not the reason."""
+        with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
+            records = pool.map(self.read_failure, self.failures())
+            lasting = [item["key"] for item in records if item and item["class"] != "infrastructure"]
+        return _digests(lasting)
+
     def remove_failure(self, key: str) -> None:
         """Forget that `key` failed."""
         self.store.delete(_failure_path(key))
@@ -96,10 +137,10 @@ class Ledger:
         """The keys that have a failure record, sorted."""
         return [name.removesuffix(".json") for name in self.store.names("failures")]
 
-    def _committed_below(self, folder: str, indexed: set[bytes]) -> set[bytes]:
-        """The committed keys of one prefix: listed and indexed, or listed and with a meta.json."""
+    def _committed_below(self, folder: str, trusted: set[bytes]) -> set[bytes]:
+        """The committed keys of one prefix: listed, and with a meta.json or trusted to have one."""
         listed = _digests(self.store.names(folder))
-        unknown = listed - indexed
+        unknown = listed - trusted if self.store.is_remote else listed
         if self.store.is_remote and len(unknown) > _ASK_EACH_UP_TO:
             paths = (path.split("/") for path in self.store.find(folder))
             return _digests(path[2] for path in paths if path[3:] == ["meta.json"])
@@ -134,6 +175,24 @@ class Ledger:
             return json.loads(self.store.read(path))
         except FileNotFoundError:
             return None
+
+
+@contextmanager
+def _only_warning(key: str) -> Iterator[None]:
+    """What is not removed beside a committed clip harms nobody, and `wanray gc` removes it later."""
+    try:
+        yield
+    except StorageError as error:
+        logger.warning("leftovers of a committed clip stay key=%s: %s", key, error)
+
+
+def _cause(failed: FailedTry) -> dict[str, str]:
+    return {
+        "stage": failed.stage,
+        "class": failed.failure_class,
+        "cause": failed.cause,
+        "message": failed.message,
+    }
 
 
 def _failure_path(key: str) -> str:

@@ -1,0 +1,95 @@
+"""The commands that look after an output."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from wanray.cli.pages import print_page
+from wanray.errors import ConfigError, ExitCode
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="output.url of a render.")]
+
+
+def status(
+    url: Url,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Print what an output holds and what its runs do, from any machine that reaches it."""
+    from wanray.upkeep.output import open_output
+    from wanray.upkeep.pages import status_page
+    from wanray.upkeep.status import read_status
+
+    found = read_status(open_output(url))
+    if as_json:
+        print(json.dumps(asdict(found), indent=1, ensure_ascii=False))
+    else:
+        print_page(status_page(found), width=200)
+
+
+def verify(
+    url: Url,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Only whether files are there, in their size.")
+    ] = False,
+    sample: Annotated[int | None, typer.Option(help="Check only so many clips, chosen at random.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Give broken clips back to be rendered.")] = False,
+) -> None:
+    """Check every committed clip: meta.json, size, sha256, frames, poster, latents.
+
+    With --repair the same render command then renders what is broken. Exit code 0: all fine; 2: some are
+    broken, repaired or not.
+    """
+    from wanray.upkeep.output import open_output
+    from wanray.upkeep.pages import damage_line
+    from wanray.upkeep.verify import check_clips, keys_to_check, requeue
+
+    if sample is not None and sample < 1:
+        raise ConfigError(f"--sample must be at least 1, got {sample}")
+    ledger = open_output(url)
+    keys, broken = keys_to_check(ledger, sample), []
+    for damages in check_clips(ledger, keys, fast=fast):
+        broken.append(damages[0].key)
+        for damage in damages:
+            print(damage_line(damage, ledger.store.url))
+    print(f"{len(keys)} clips checked, {len(broken)} are broken")
+    if broken and repair:
+        requeue(ledger, broken)
+        print(f"{len(broken)} are given back: the same `wanray render` renders them again")
+    raise typer.Exit(ExitCode.FAILURES if broken else ExitCode.DONE)
+
+
+def index(url: Url) -> None:
+    """Make index/*.parquet anew from every meta.json; runs may go on meanwhile."""
+    from wanray.upkeep.output import open_output
+    from wanray.upkeep.reindex import rebuild_index
+
+    done = rebuild_index(open_output(url))
+    left_out = f", {done.num_unreadable} left out (`wanray verify` tells why)" if done.num_unreadable else ""
+    print(
+        f"{done.num_clips} clips in {done.num_parts} files{left_out}; "
+        f"{done.num_old_parts} old files removed, in {done.seconds:.1f} s"
+    )
+
+
+def gc(
+    url: Url,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing.")] = False,
+    older_than_days: Annotated[
+        float, typer.Option(help="Age of what a run could still take up: state, folders without meta.json.")
+    ] = 7.0,
+) -> None:
+    """Remove what runs left behind and nobody needs; runs/ and inputs/ stay."""
+    from wanray.upkeep.output import open_output
+    from wanray.upkeep.pages import waste_page
+    from wanray.upkeep.waste import find_waste, remove
+
+    ledger = open_output(url)
+    found = find_waste(ledger, older_than_days)
+    if not dry_run:
+        remove(ledger, found.waste)
+    print_page(waste_page(found.waste), width=120)
+    for run in found.running:
+        print(f"run {run} is running: what belongs to clips that are not committed is left alone")
+    print("nothing was removed (--dry-run)" if dry_run else "removed")
