@@ -1,6 +1,7 @@
 """(a) How close a stream of four stages comes to the ideal time when its stages only sleep."""
 
 import tempfile
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from multiprocessing import get_context
@@ -10,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.sleep import SleepConfig
-from wanray.config import RayConfig
+from wanray.config import ModelConfig, OutputConfig, RayConfig, RenderConfig
 from wanray.engine.cluster import connect
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec
-from wanray.engine.stream import run_ray
+from wanray.engine.stream import open_stream
 from wanray.records import PLAN_SCHEMA, Record, Request
 from wanray.registry import Guidance
 from wanray.sinks.events import EventLog
@@ -27,12 +28,12 @@ ROWS = 64
 
 
 def make_pools(seconds: float) -> list[PoolSpec]:
-    """Encode and decode as actors, two gangs pools of one gang, all sleeping `seconds` per record."""
+    """Four pools of one gang of one, all sleeping `seconds` per record."""
     pools = []
     for name in STAGES:
         config = SleepConfig(name=name, seconds=seconds, last=name == "decode")
         stage = StageSpec(name=name, target="benchmarks.sleep:Sleep", config=config)
-        pools.append(PoolSpec(name=name, stages=(stage,), is_gang=name.startswith("denoise")))
+        pools.append(PoolSpec(name=name, stages=(stage,), finishes=name == "decode"))
     return pools
 
 
@@ -75,8 +76,10 @@ def measure(seconds: float, rows: int = ROWS) -> dict[str, float]:
         store.write("plan/part-0.parquet", plan_file(rows))
         monitor = Collect(Ledger(store), EventLog(store, "bench"), "bench", list(STAGES), rows)
         pools = make_pools(seconds)
+        config = RenderConfig(manifest="", output=OutputConfig(url=folder), model=ModelConfig(path=""))
         with connect(RayConfig(), pools) as cluster:
-            run_ray(pools, store, ["plan/part-0.parquet"], monitor, cluster, RayConfig())
+            with open_stream(pools, store, monitor, cluster, config, threading.Event()) as run_parts:
+                run_parts(["plan/part-0.parquet"], monitor.finished)
         monitor.close()
     assert monitor.committed == rows, f"{monitor.committed} of {rows} records came through"
     spans = [span for record in monitor.records for span in record.topology.values()]

@@ -23,7 +23,7 @@ import sys
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from wanray.config import VideoConfig
-from wanray.sinks.video import encode_mp4
+from wanray.sinks.video import encode_frames
 model, out, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 vae = AutoencoderKLWan.from_pretrained(model, subfolder="vae", dtype=torch.float32)
 pipeline = WanPipeline.from_pretrained(model, vae=vae, dtype=torch.float32)
@@ -34,7 +34,8 @@ for row in range(first, last):
         num_frames=%(num_frames)d, num_inference_steps=%(steps)d, guidance_scale=5.0, generator=generator,
         max_sequence_length=512).frames[0]
     with open(f"{out}/{row}.mp4", "wb") as file:
-        file.write(encode_mp4((frames * 255).astype("uint8"), 16.0, VideoConfig(), {}))
+        (video,) = encode_frames((frames * 255).astype("uint8"), 16.0, VideoConfig(), {}).files.values()
+        file.write(video)
 """
 
 

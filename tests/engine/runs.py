@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.torch import load_file
 
 SMALL = {"width": 64, "height": 48, "num_frames": 5, "steps": 4}
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
@@ -73,3 +75,31 @@ def events(out, name):
     ]
     found = [event for event in map(json.loads, lines) if event["event"] == name]
     return sorted(found, key=lambda event: event["ts"])
+
+
+def latents_of(out):
+    """Key -> final latents of all committed clips."""
+    return {
+        path.parent.name: load_file(path)["latents"] for path in out.glob("clips/*/*/latents.safetensors")
+    }
+
+
+def start(arguments, stderr=subprocess.DEVNULL):
+    """`wanray render` in a session of its own, going on beside the test."""
+    return subprocess.Popen(
+        command(arguments),
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition, process, seconds=180):
+    """Return when `condition()` holds; fail when `process` ends before."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"the run ended with {process.returncode} before the fault"
+        assert time.monotonic() < deadline, "the run did not come as far as the fault"
+        time.sleep(0.1)

@@ -11,7 +11,7 @@ from wanray.engine import progress
 from wanray.engine.monitor import Monitor
 from wanray.engine.progress import progress_line, show_progress
 from wanray.errors import FailureClass
-from wanray.records import Clip, Failure, Record, Request
+from wanray.records import Clip, FailedTry, Record, Request
 from wanray.registry import Guidance
 from wanray.sinks.events import EventLog, read_events
 from wanray.sinks.ledger import Ledger
@@ -36,14 +36,18 @@ def monitor(tmp_path):
 
 def in_the_middle(monitor):
     """Four requests: one committed, one failed, one at step 3 of 8, one waiting."""
-    monitor.progressed("encode", 4, 0)
+    for number in range(4):
+        monitor.dispatched("encode", f"{number}" * 64, 0, ts=0.0)
+        monitor.released("encode", f"{number}" * 64, 0, "done", ts=0.5)
     for number in range(2):
         monitor.dispatched("denoise", f"{number}" * 64, 0, ts=1.0)
         monitor.released("denoise", f"{number}" * 64, 0, "failed" if number else "done", ts=2.0)
     monitor.dispatched("denoise", "cd" * 32, 0, ts=3.0)
     monitor.stepped("denoise", 0, "cd" * 32, 3, 8, ts=4.0)
     monitor.finished(replace(RECORD, clip=CLIP))
-    monitor.finished(RECORD.failed(Failure(stage="denoise", failure_class=FailureClass.MODEL, message="no")))
+    monitor.finished(
+        RECORD.failed(FailedTry(stage="denoise", failure_class=FailureClass.MODEL, message="no"))
+    )
 
 
 def test_the_line_has_the_counts(monitor):
@@ -75,7 +79,7 @@ def test_events_and_failures_are_stored(monitor, tmp_path):
     in_the_middle(monitor)
     monitor.close()
     names = [event["event"] for event in read_events(Store.open(str(tmp_path)), "run")]
-    assert names.count("dispatched") == 3
+    assert names.count("dispatched") == 4 + 3
     assert names[-2:] == ["committed", "failed"]
     failure = monitor.ledger.read_failure(RECORD.key)
     assert (failure["class"], failure["message"], failure["ids"]) == ("model", "no", ["a"])

@@ -5,36 +5,30 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from runs import ENVIRONMENT, SMALL, command, events, metas, render, videos, write_config, write_manifest
+from runs import (
+    SMALL,
+    events,
+    latents_of,
+    metas,
+    render,
+    start,
+    videos,
+    wait_until,
+    write_config,
+    write_manifest,
+)
 from safetensors.torch import load_file, save_file
 
 from wanray.storage import Store
 
 # Every run starts four processes that import torch; on two busy cores that is half a minute and more.
 pytestmark = pytest.mark.timeout(400)
-
-
-@pytest.fixture(scope="session")
-def cluster():
-    """A Ray cluster for all tests of this file that do not kill their driver; its address."""
-    import ray
-
-    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
-
-
-def latents_of(out):
-    return {
-        path.parent.name: load_file(path)["latents"] for path in out.glob("clips/*/*/latents.safetensors")
-    }
 
 
 def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
@@ -139,25 +133,6 @@ def test_damaged_weights_are_wrong_use_on_ray_too(tiny, tmp_path, cluster):
     assert lost in output
 
 
-def start(arguments, stderr=subprocess.DEVNULL):
-    return subprocess.Popen(
-        command(arguments),
-        env=os.environ | ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_until(condition, process, seconds=180):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"the run ended with {process.returncode} before the fault"
-        assert time.monotonic() < deadline, "the run did not come as far as the fault"
-        time.sleep(0.1)
-
-
 def assert_exactly_once(out, number):
     committed = metas(out)
     assert len(committed) == number
@@ -218,19 +193,3 @@ def test_when_no_gang_can_be_rebuilt_the_run_ends(tiny, tmp_path, cluster):
     assert events(out, "gang")[-1]["state"] == "lost"
     summary = json.loads(next(out.glob("runs/*/summary.json")).read_text())
     assert (summary["exit_code"], summary["committed"]) == (3, len(metas(out)))
-
-
-def test_a_request_that_kills_every_gang_fails_alone(tmp_path, cluster):
-    script = Path(__file__).with_name("poison.py")
-    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(script.parent)}
-    done = subprocess.run(
-        [sys.executable, str(script), cluster, str(tmp_path)],
-        capture_output=True, text=True, timeout=240, env=environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(events(tmp_path, "committed")) == 5
-    (failed,) = events(tmp_path, "failed")
-    assert (failed["stage"], failed["failure_class"], failed["attempts"]) == ("denoise", "infrastructure", 3)
-    assert failed["key"] == f"{2:064x}"
-    assert "3 gangs died under this request" in failed["message"]
-    assert len([event for event in events(tmp_path, "released") if event["outcome"] == "lost"]) == 3

@@ -1,12 +1,14 @@
 """One gang: a rank process per bundle of a placement group, which render one request together.
 
 Built as a whole and killed as a whole: after the death of one rank the others would wait for it forever.
+A worker of encode or decode is a gang of one.
 """
 
 import asyncio
 import os
+import threading
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,22 +19,31 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from wanray.engine.cluster import actor_options
 from wanray.engine.pipeline import PoolSpec, worker_for
-from wanray.engine.work import Chain
-from wanray.records import Record
+from wanray.engine.work import Chain, outcome_of
+from wanray.records import STOPPED, FailedTry, Record
 
 REPORT_EVERY_S = 0.2
 ANSWER_TIMEOUT_S = 10.0
+ALONE_S = 30.0
+"""After one rank has failed, the others get so long to end too: most errors are everybody's."""
 TRUSTED_S = 1.0
 """After its last answer a gang is taken for alive this long, so that a busy one is not asked."""
 
+Outcome = tuple[str, FailedTry | None]
+"""As `outcome_of` says, with the try that failed."""
 
-@ray.remote(max_restarts=0)
+
+_remote: Any = ray.remote  # whose types know no concurrency groups
+
+
+@_remote(max_restarts=0, concurrency_groups={"control": 1})
 class Rank:
     """One process of a gang."""
 
     def __init__(self, pool: PoolSpec) -> None:
         self.pool = pool
         self.chain = Chain(pool.stages)
+        self.stopping = threading.Event()
 
     def describe(self) -> tuple[str, list[Any], int]:
         """Node id, GPU ids and process id: where this rank is."""
@@ -49,34 +60,50 @@ class Rank:
         self.chain.setup(worker_for(self.pool.resources, rank, self.pool.world_size, rendezvous))
 
     @ray.method(num_returns=2)
-    def run(self, ref: list[Any], attempt: int, watcher: Any, worker: int) -> tuple[pa.Table | None, str]:
+    def run(
+        self, ref: list[Any], tries: Sequence[FailedTry], watcher: Any, worker: int
+    ) -> tuple[pa.Table | None, Outcome]:
         """Run the stages on the record behind `ref`; rank 0 returns the record as a table, all the outcome.
 
         Two return values, so that the pool can wait for the outcome without fetching the tensors.
         """
-        record = Record.from_table(ray.get(ref[0]))
-        record = replace(record, attempts=max(record.attempts, attempt))
-        result = self.chain.run(record, _Reporter(watcher, worker, record.key) if self.rank == 0 else _silent)
-        outcome = "done" if result.failure is None else "failed"
-        return (None if self.rank else result.to_table()), outcome
+        record = Record.from_table(ray.get(ref[0])).tried(*tries)
+        report = _Reporter(watcher, worker, record.key, self.stopping) if self.rank == 0 else _silent
+        result = self.chain.run(record, report)
+        return (None if self.rank else result.to_table()), (outcome_of(result), _last_try(result))
+
+    @ray.method(concurrency_group="control")
+    def stop(self) -> None:
+        """Ask the stage in work to stop at its next safe point."""
+        self.stopping.set()
 
 
-def _silent(step: int, total: int) -> None:
-    """The report of ranks other than 0."""
+def _last_try(record: Record) -> FailedTry | None:
+    return None if record.failure is None else record.failure.tries[-1]
+
+
+def _silent(step: int, total: int) -> bool:
+    """The report of ranks other than 0, which follow it."""
+    return False
 
 
 class _Reporter:
     """Sends steps to the pool, not more often than anybody can read."""
 
-    def __init__(self, watcher: Any, worker: int, key: str) -> None:
-        self.watcher, self.worker, self.key = watcher, worker, key
+    def __init__(self, watcher: Any, worker: int, key: str, stopping: threading.Event) -> None:
+        self.watcher, self.worker, self.key, self.stopping = watcher, worker, key, stopping
         self.last_s = 0.0
 
-    def __call__(self, step: int, total: int) -> None:
+    def __call__(self, step: int, total: int) -> bool:
         now = time.monotonic()
         if now - self.last_s >= REPORT_EVERY_S or step == total:
             self.last_s = now
             self.watcher.stepped.remote(self.worker, self.key, step, total)
+        return self.stopping.is_set()
+
+
+class RankFailedError(Exception):
+    """One rank failed where the others went on, and now wait for it; `args[0]` is its FailedTry."""
 
 
 class Gang:
@@ -85,7 +112,11 @@ class Gang:
     def __init__(self, worker: int, pool: PoolSpec, group: PlacementGroup) -> None:
         self.worker, self.pool, self.group = worker, pool, group
         self.ranks: list[Any] = []
-        self.heard_s = 0.0
+        self.nodes: set[str] = set()
+        """Ids of the nodes where its ranks are."""
+        self.victims: set[str] = set()
+        """Keys under which it died since it last finished one."""
+        self.answered_s = 0.0
 
     async def build(self, timeout_s: float) -> str:
         """Start all ranks and load their weights; returns where they are.
@@ -123,13 +154,14 @@ class Gang:
             for index in range(self.pool.world_size)
         ]
         places = await asyncio.gather(*[rank.describe.remote() for rank in self.ranks])
+        self.nodes = {node for node, _, _ in places}
         order = sorted(range(len(places)), key=lambda index: places[index][:2])
         words = " ".join(f"{places[index][0][:8]}:{places[index][2]}" for index in order)
         return [self.ranks[index] for index in order], words
 
     async def is_alive(self) -> bool:
         """Whether all ranks answer. Ranks may die while they are idle, which is no record's fault."""
-        if time.monotonic() - self.heard_s < TRUSTED_S:
+        if time.monotonic() - self.answered_s < TRUSTED_S:
             return True
         answers = asyncio.gather(*[rank.describe.remote() for rank in self.ranks])
         try:
@@ -138,18 +170,55 @@ class Gang:
             return False
         return True
 
-    async def run(self, ref: list[Any], attempt: int, watcher: Any) -> tuple[Any, str]:
-        """Run one record on all ranks; returns (reference to the resulting table, outcome).
+    async def run(
+        self, ref: list[Any], tries: Sequence[FailedTry], watcher: Any
+    ) -> tuple[Any, str, FailedTry | None]:
+        """Run one record on all ranks; returns (reference to the resulting table, outcome, failed try).
 
-        The first rank that fails raises at once.
+        The first rank that dies raises at once. When rank 0 was stopped, the others still wait for it.
+
+        Raises:
+            RayError: a rank has died.
+            RankFailedError: a rank failed, and the others do not come to an end without it.
         """
-        results = [rank.run.remote(ref, attempt, watcher, self.worker) for rank in self.ranks]
-        outcomes = await asyncio.gather(*[outcome for _, outcome in results])
-        self.heard_s = time.monotonic()
-        return results[0][0], outcomes[0]
+        alone: FailedTry | None = None
+        results = [rank.run.remote(ref, tries, watcher, self.worker) for rank in self.ranks]
+        waits = [_task(outcome) for _, outcome in results]
+        pending, patience_s = set(waits), None
+        while pending and not _is_stopped(waits[0]):
+            done, pending = await asyncio.wait(
+                pending, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            failed = [tried for _, tried in (wait.result() for wait in done) if tried is not None]
+            if not done:
+                raise RankFailedError(alone)
+            if failed:
+                alone, patience_s = failed[0], ALONE_S
+        self.answered_s = time.monotonic()
+        return results[0][0], *waits[0].result()
+
+    def stop(self) -> None:
+        """Ask for the state of the request in work; its outcome will be `stopped`."""
+        if self.ranks:
+            self.ranks[0].stop.remote()
 
     def kill(self) -> None:
         """End all ranks."""
         for rank in self.ranks:
             ray.kill(rank)
         self.ranks = []
+
+
+def _is_stopped(lead: "asyncio.Task[Outcome]") -> bool:
+    return lead.done() and lead.result()[0] == STOPPED
+
+
+def _task(ref: Any) -> "asyncio.Task[Outcome]":
+    """Waits for `ref`; an error is nobody's loss if it is not asked for."""
+
+    async def wait() -> Outcome:
+        return await ref
+
+    task = asyncio.ensure_future(wait())
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task

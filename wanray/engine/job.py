@@ -2,22 +2,31 @@
 
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from wanray.engine.local import run_local
+from wanray.engine.local import open_local
 from wanray.engine.monitor import Monitor
 from wanray.engine.prepare import Job
 from wanray.engine.progress import show_progress
+from wanray.engine.rounds import Rounds
+from wanray.engine.signals import on_sigterm
 from wanray.errors import EngineError, ExitCode, FailureClass, ManifestError, StorageError
-from wanray.records import Failure, Record
+from wanray.records import CLAIMED, COMMITTED, Failure, Record
+from wanray.sinks.claims import heartbeat
 from wanray.sinks.events import EventLog
 from wanray.stage import load
+from wanray.storage import Store
+
+Run = Callable[[Sequence[str], Callable[[Record], None]], None]
+"""Streams the records of plan files through all pools, each to a function at the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +38,9 @@ class Summary:
     failed: int
     invalid: int
     skipped: int
-    """Committed before this run."""
+    """Committed before this run, or by another meanwhile."""
+    failed_before: int
+    """Left alone, because they failed in an earlier run (`--retry-failed`)."""
     failed_by_class: dict[str, int]
     seconds: float
     exit_code: int
@@ -91,25 +102,46 @@ def _record_invalid(job: Job) -> None:
 
 
 def _run_engine(job: Job, monitor: Monitor) -> None:
-    with show_progress(monitor):
-        if job.config.engine == "local":
-            run_local(job.pools, _plan_records(job), monitor, _has_gpu())
-        else:
-            _run_ray(job, monitor)
-    lost = monitor.total - monitor.committed - monitor.failed
-    if lost:
+    stop, rounds = threading.Event(), Rounds(monitor, job.config.faults)
+    with show_progress(monitor), _opened(job, monitor, stop) as run:
+        parts = list(job.plan.parts)
+        while parts and not stop.is_set():
+            run(parts, rounds.finish)
+            parts = [] if stop.is_set() else rounds.next_parts(job.ledger.store)
+    _check_all_came_back(monitor, stop)
+
+
+def _check_all_came_back(monitor: Monitor, stop: threading.Event) -> None:
+    others = monitor.left_to_others
+    left = monitor.total - monitor.committed - monitor.failed - others[COMMITTED]
+    if not left:
+        return
+    again = f"{left} of {monitor.total} requests are left: the same command resumes"
+    if stop.is_set():
+        raise EngineError(f"stopped by SIGTERM; {again}")
+    if others[CLAIMED] == left:
         raise EngineError(
-            f"{lost} of {monitor.total} requests did not come back: the same command resumes them"
+            f"{left} of {monitor.total} requests are held by other runs (claim): ask again later"
         )
+    raise EngineError(again)
 
 
-def _run_ray(job: Job, monitor: Monitor) -> None:
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # read when Ray Data is imported
-    from wanray.engine.cluster import connect
-    from wanray.engine.stream import run_ray
+@contextmanager
+def _opened(job: Job, monitor: Monitor, stop: threading.Event) -> Iterator[Run]:
+    """The engine that the config names, its workers ready; SIGTERM sets `stop`."""
+    with heartbeat(job.ledger.store, job.plan.run, job.config.faults.claim_expires_s):
+        if job.config.engine == "local":
+            with on_sigterm(stop), open_local(job.pools, monitor, _has_gpu(), stop) as run_records:
+                yield lambda parts, finish: run_records(_records(job.ledger.store, parts), finish)
+            return
+        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # read when Ray Data is imported
+        from wanray.engine.cluster import connect
+        from wanray.engine.stream import open_stream
 
-    with connect(job.config.ray, job.pools) as cluster:
-        run_ray(job.pools, job.ledger.store, job.plan.parts, monitor, cluster, job.config.ray)
+        with connect(job.config.ray, job.pools) as cluster:
+            with on_sigterm(stop):  # after Ray, which has a handler of its own
+                with open_stream(job.pools, job.ledger.store, monitor, cluster, job.config, stop) as run:
+                    yield run
 
 
 def _has_gpu() -> bool:
@@ -117,24 +149,27 @@ def _has_gpu() -> bool:
     return load("torch.cuda:is_available")()
 
 
-def _plan_records(job: Job) -> Iterator[Record]:
-    for part in job.plan.parts:
-        table = pq.read_table(BytesIO(job.ledger.store.read(part)))
-        for batch in table.to_batches(max_chunksize=64):
-            yield from map(Record.from_plan, batch.to_pylist())
+def _records(store: Store, parts: Sequence[str]) -> Iterator[Record]:
+    """The records of plan files."""
+    for part in parts:
+        table = pq.read_table(BytesIO(store.read(part)))
+        for row in range(table.num_rows):
+            yield Record.from_table(table.slice(row, 1))
 
 
 def _summarise(job: Job, monitor: Monitor, error: str) -> Summary:
     counts = job.plan.counts
     failed_by_class = monitor.failed_by_class.copy()
     failed_by_class[FailureClass.INPUT] += counts.invalid
-    exit_code = ExitCode.FAILURES if failed_by_class.total() else ExitCode.DONE
+    has_failures = failed_by_class.total() or counts.failed_before
+    exit_code = ExitCode.FAILURES if has_failures else ExitCode.DONE
     return Summary(
         run=job.plan.run,
         committed=monitor.committed,
         failed=monitor.failed,
         invalid=counts.invalid,
-        skipped=counts.committed,
+        skipped=counts.committed + monitor.left_to_others[COMMITTED],
+        failed_before=counts.failed_before,
         failed_by_class={str(name): number for name, number in failed_by_class.items() if number},
         seconds=round(monitor.elapsed_s, 3),
         exit_code=ExitCode.INFRASTRUCTURE if error else exit_code,

@@ -3,15 +3,20 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec, resources_of, worker_for
-from wanray.engine.work import Chain
+from wanray.engine.work import Chain, outcome_of
 from wanray.errors import ConfigError, EngineError
-from wanray.records import Record
+from wanray.records import STOPPED, Record
+
+Finish = Callable[[Record], None]
+Run = Callable[[Iterator[Record], Finish], None]
+"""`run(records, finish)`: `finish` gets each record that left the last stage."""
 
 QUEUED_RECORDS = 2
 """Between two pools: enough to overlap, few enough to stay in memory."""
@@ -42,8 +47,13 @@ class _Pipe:
             yield record
 
 
-def run_local(pools: Sequence[PoolSpec], records: Iterator[Record], monitor: Monitor, has_gpus: bool) -> None:
-    """Run all records through the pools; returns when all are finished.
+@contextmanager
+def open_local(
+    pools: Sequence[PoolSpec], monitor: Monitor, has_gpus: bool, stop: threading.Event
+) -> Iterator[Run]:
+    """Set up all stages and yield what runs records through them, as often as it is called.
+
+    Told to stop, it takes up no more records; one that is being denoised stores its state.
 
     Raises:
         EngineError: a stage could not be set up.
@@ -52,27 +62,36 @@ def run_local(pools: Sequence[PoolSpec], records: Iterator[Record], monitor: Mon
     try:
         for pool, chain in zip(pools, chains, strict=True):
             _set_up(pool, chain, has_gpus)
-        _stream(pools, chains, records, monitor)
+        yield lambda records, finish: _stream(_Line(pools, chains, monitor, finish, stop), records)
     finally:
         for chain in chains:
             chain.close()
 
 
-def _stream(
-    pools: Sequence[PoolSpec], chains: Sequence[Chain], records: Iterator[Record], monitor: Monitor
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What the threads of one stream share."""
+
+    pools: Sequence[PoolSpec]
+    chains: Sequence[Chain]
+    monitor: Monitor
+    finish: Finish
+    stop: threading.Event
+
+
+def _stream(line: _Line, records: Iterator[Record]) -> None:
     """One thread feeds the records, one works for each pool."""
-    stop = threading.Event()
-    pipes = [_Pipe(stop) for _ in pools]
-    with ThreadPoolExecutor(len(pools) + 1) as threads:
-        jobs = [threads.submit(_feed, records, pipes[0])]
-        for index, (pool, chain) in enumerate(zip(pools, chains, strict=True)):
-            target = pipes[index + 1] if index + 1 < len(pools) else None
-            jobs.append(threads.submit(_pump, pool.name, chain, pipes[index], target, monitor))
+    broken = threading.Event()
+    pipes = [_Pipe(broken) for _ in line.pools]
+    with ThreadPoolExecutor(len(pipes) + 1) as threads:
+        jobs = [threads.submit(_feed, records, pipes[0], line.stop)]
+        for index in range(len(pipes)):
+            target = pipes[index + 1] if index + 1 < len(pipes) else None
+            jobs.append(threads.submit(_pump, line, index, pipes[index], target))
         try:
             wait(jobs, return_when=FIRST_EXCEPTION)
         finally:
-            stop.set()
+            broken.set()
     for job in jobs:
         job.result()
 
@@ -86,26 +105,35 @@ def _set_up(pool: PoolSpec, chain: Chain, has_gpus: bool) -> None:
         raise EngineError(f"pool {pool.name} cannot start: {type(error).__name__}: {error}") from error
 
 
-def _feed(records: Iterator[Record], target: _Pipe) -> None:
+def _feed(records: Iterator[Record], target: _Pipe, stop: threading.Event) -> None:
     for record in records:
+        if stop.is_set():
+            break
         target.put(record)
     target.put(None)
 
 
-def _pump(name: str, chain: Chain, source: _Pipe, target: _Pipe | None, monitor: Monitor) -> None:
+def _pump(line: _Line, index: int, source: _Pipe, target: _Pipe | None) -> None:
     for record in source:
-        result = _work(name, chain, record, monitor) if record.failure is None else record
+        result = _work(line, index, record) if record.is_open else record
         if target is None:
-            monitor.finished(result)
+            line.finish(result)
         else:
             target.put(result)
     if target is not None:
         target.put(None)
 
 
-def _work(name: str, chain: Chain, record: Record, monitor: Monitor) -> Record:
-    key = record.key
-    monitor.dispatched(name, key, 0, ts=time.time())
-    record = chain.run(record, lambda step, total: monitor.stepped(name, 0, key, step, total, ts=time.time()))
-    monitor.released(name, key, 0, "done" if record.failure is None else "failed", ts=time.time())
+def _work(line: _Line, index: int, record: Record) -> Record:
+    pool, monitor, key = line.pools[index], line.monitor, record.key
+    if line.stop.is_set() and not pool.finishes:
+        return record.skip(STOPPED)
+
+    def report(step: int, total: int) -> bool:
+        monitor.stepped(pool.name, 0, key, step, total, ts=time.time())
+        return line.stop.is_set()
+
+    monitor.dispatched(pool.name, key, 0, ts=time.time())
+    record = line.chains[index].run(record, report)
+    monitor.released(pool.name, key, 0, outcome_of(record), ts=time.time())
     return record

@@ -8,13 +8,12 @@ import threading
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from wanray.errors import StorageError
-from wanray.records import Record, canonical_json
+from wanray.records import Record
 from wanray.sinks.events import EventLog
-from wanray.sinks.index import append_index
+from wanray.sinks.index import append_index, index_row
 from wanray.sinks.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -49,9 +48,12 @@ class PoolView:
 @dataclass(slots=True)
 class _Pool:
     done: int = 0
-    active: int = 0
     failed: int = 0
     gangs: dict[int, GangView] = field(default_factory=dict)
+
+    @property
+    def active(self) -> int:
+        return sum(gang.state == "busy" for gang in self.gangs.values())
 
 
 class Monitor:
@@ -60,9 +62,13 @@ class Monitor:
     def __init__(self, ledger: Ledger, events: EventLog, run: str, pools: list[str], total: int) -> None:
         self.ledger, self.events, self.run, self.total = ledger, events, run, total
         self.committed = self.failed = 0
+        self.left_to_others: Counter[str] = Counter()
+        """Records that this run left alone, by why (`records.SKIPPED`)."""
         self.failed_by_class: Counter[str] = Counter()
         self.started_s = time.monotonic()
         self._pools = {name: _Pool() for name in pools}
+        self._last_pools = pools[-2:]
+        self._num_arrived = 0
         self._index: list[dict[str, Any]] = []
         self._index_part, self._indexed_s = 0, time.monotonic()
         self._index_name = f"{run}-{time.time_ns():x}"
@@ -74,7 +80,6 @@ class Monitor:
     def dispatched(self, pool: str, key: str, worker: int, attempt: int = 1, *, ts: float) -> None:
         """A worker of `pool` takes up `key`; `ts` is when, in Unix seconds."""
         with self._lock:
-            self._pools[pool].active += 1
             self._pools[pool].gangs[worker] = GangView("busy", key)
         self.events.emit("dispatched", ts=ts, key=key, pool=pool, worker=worker, attempt=attempt)
 
@@ -86,25 +91,41 @@ class Monitor:
     def released(self, pool: str, key: str, worker: int, outcome: str, *, ts: float) -> None:
         """A worker is through with `key`: `done`, `failed`, or `lost` when the worker itself died."""
         with self._lock:
-            self._pools[pool].active -= 1
             self._pools[pool].done += outcome == "done"
             self._pools[pool].gangs[worker] = GangView("rebuilding" if outcome == "lost" else "idle")
         self.events.emit("released", ts=ts, key=key, pool=pool, worker=worker, outcome=outcome)
 
-    def progressed(self, pool: str, done: int, active: int) -> None:
-        """Counts of a pool whose engine tells totals, not single records."""
-        with self._lock:
-            self._pools[pool].done, self._pools[pool].active = done, active
-
     def gang_changed(self, pool: str, worker: int, state: str, detail: str, *, ts: float) -> None:
-        """A gang is `idle` (detail: where its ranks are) or `rebuilding` (why)."""
+        """A gang is `idle` (detail: where its ranks are), `rebuilding` or `lost` (why)."""
         with self._lock:
             self._pools[pool].gangs[worker] = GangView(state)
         self.events.emit("gang", ts=ts, pool=pool, worker=worker, state=state, detail=detail)
 
+    def arrived(self, record: Record) -> None:
+        """A record has left the last stage, whatever became of it."""
+        was_there = record.failure is not None and record.failure.stage == self._last_pools[-1]
+        with self._lock:
+            self._num_arrived += record.clip is not None or was_there
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is in work, and nothing on its way into the last stage."""
+        with self._lock:
+            sent = self._pools[self._last_pools[0]].done
+            return self._num_arrived >= sent and not any(pool.active for pool in self._pools.values())
+
+    def put_off(self, record: Record) -> None:
+        """A record will get another round."""
+        why = asdict(record.failure.tries[-1]) if record.failure else {"skipped": record.skipped}
+        self.events.emit("put_off", key=record.key, **why)
+
     def finished(self, record: Record) -> None:
-        """A record has left the last stage: committed, or with its failure."""
-        if record.failure is None:
+        """A record has come to its end: committed, with its failure, or left to others."""
+        if record.skipped:
+            with self._lock:
+                self.left_to_others[record.skipped] += 1
+            self.events.emit("skipped", key=record.key, why=record.skipped)
+        elif record.failure is None:
             self._committed(record)
         else:
             self._failed(record)
@@ -113,7 +134,7 @@ class Monitor:
         assert record.clip is not None, f"record {record.key} ended with neither clip nor failure"
         with self._lock:
             self.committed += 1
-            self._index.append(_index_row(record))
+            self._index.append(index_row(record.key, record.ids, record.request, record.clip, record.tags))
         timings_s = {stage: round(seconds, 3) for stage, seconds in record.timings_s.items()}
         self.events.emit("committed", key=record.key, video=record.clip.path, timings_s=timings_s)
 
@@ -126,7 +147,7 @@ class Monitor:
             if failure.stage in self._pools:
                 self._pools[failure.stage].failed += 1
         self.ledger.write_failure(record.key, record.ids, failure, self.run, record.request.to_json())
-        self.events.emit("failed", key=record.key, **asdict(failure))
+        self.events.emit("failed", key=record.key, attempts=failure.attempts, **asdict(failure))
 
     def views(self) -> list[PoolView]:
         """All pools, in the order of the data flow."""
@@ -165,23 +186,3 @@ class Monitor:
             if self._index and time.monotonic() - self._indexed_s >= after_s:
                 append_index(self.ledger.store, self._index_name, self._index, self._index_part)
                 self._index, self._index_part, self._indexed_s = [], self._index_part + 1, time.monotonic()
-
-
-def _index_row(record: Record) -> dict[str, Any]:
-    assert record.clip is not None
-    request = record.request
-    return {
-        "key": record.key,
-        "ids": list(record.ids),
-        "prompt": request.prompt,
-        "width": request.width,
-        "height": request.height,
-        "num_frames": request.num_frames,
-        "fps": request.fps,
-        "seed": request.seed,
-        "video": record.clip.path,
-        "sha256": record.clip.sha256,
-        "bytes": record.clip.bytes,
-        "tags": canonical_json(record.tags),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

@@ -1,6 +1,6 @@
 """The pools of a job as the engines see them: stages by import string, with workers and resources."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from wanray.checkpoint import Checkpoint
@@ -8,6 +8,7 @@ from wanray.config import NumericsConfig, PoolConfig, RenderConfig
 from wanray.plan.pools import pool_config, pool_experts
 from wanray.stage import StageSpec, Worker
 from wanray.stages.configs import (
+    AdmitConfig,
     ConditionConfig,
     DecodeConfig,
     DenoiseConfig,
@@ -24,11 +25,11 @@ class PoolSpec:
     name: str
     stages: tuple[StageSpec, ...]
     num_workers: int = 1
-    """Actors, or gangs if `is_gang`."""
+    """Gangs; a worker of encode or decode is a gang of one."""
     world_size: int = 1
     """Ranks in a gang."""
-    is_gang: bool = False
-    """Whether a GangPool runs it; else Ray Data does."""
+    finishes: bool = False
+    """Goes on when the run is told to stop: what comes here is as good as done."""
     wants_gpu: bool = False
     """Take a GPU by default, where the cluster has any."""
     resources: dict[str, float] | None = None
@@ -68,15 +69,14 @@ def make_pools(
     """The pools of a rendering job, in the order of the data flow."""
     # images and videos go through the VAE there, which takes a CPU longer than denoising takes GPUs
     has_media = bool(checkpoint.model.inputs)
-    encode = _pool("encode", config.pools.encode, *_encode_stages(config, checkpoint), wants_gpu=has_media)
+    encode = _workers(
+        "encode", config.pools.encode, *_encode_stages(config, checkpoint, run), wants_gpu=has_media
+    )
     denoise = [
-        _pool(
-            name, pool_config(config, name), _denoise_stage(name, experts, config, checkpoint), is_gang=True
-        )
+        _gangs(name, pool_config(config, name), _denoise_stage(name, experts, config, checkpoint))
         for name, experts in pool_experts(placement, checkpoint.model).items()
     ]
-    decode = _pool("decode", config.pools.decode, _decode_stage(config, checkpoint, model, run))
-    return (encode, *denoise, decode)
+    return (encode, *denoise, _decode_pool(config, _decode_stage(config, checkpoint, model, run)))
 
 
 def make_decode_pools(
@@ -86,25 +86,36 @@ def make_decode_pools(
     latents = StageSpec(
         name="latents", target="wanray.stages.latents:ReadLatents", config=LatentsConfig(url=latents_url)
     )
-    return (_pool("decode", config.pools.decode, latents, _decode_stage(config, checkpoint, model, run)),)
+    return (_decode_pool(config, latents, _decode_stage(config, checkpoint, model, run)),)
 
 
-def _pool(
-    name: str, pool: PoolConfig, *stages: StageSpec, is_gang: bool = False, wants_gpu: bool = True
-) -> PoolSpec:
+def _decode_pool(config: RenderConfig, *stages: StageSpec) -> PoolSpec:
+    return replace(_workers("decode", config.pools.decode, *stages), finishes=True)
+
+
+def _workers(name: str, pool: PoolConfig, *stages: StageSpec, wants_gpu: bool = True) -> PoolSpec:
     return PoolSpec(
         name=name,
         stages=stages,
-        num_workers=pool.gangs if is_gang else pool.workers,
-        world_size=pool.topology.world_size if is_gang else 1,
-        is_gang=is_gang,
+        num_workers=pool.workers,
         wants_gpu=wants_gpu,
         resources=pool.resources,
         labels=pool.labels,
     )
 
 
-def _encode_stages(config: RenderConfig, checkpoint: Checkpoint) -> tuple[StageSpec, ...]:
+def _gangs(name: str, pool: PoolConfig, stage: StageSpec) -> PoolSpec:
+    size = {"num_workers": pool.gangs, "world_size": pool.topology.world_size}
+    return replace(_workers(name, pool, stage), **size)
+
+
+def _encode_stages(config: RenderConfig, checkpoint: Checkpoint, run: str) -> tuple[StageSpec, ...]:
+    admit = AdmitConfig(
+        output_url=config.output.url,
+        run=run,
+        claim=config.claim,
+        claim_expires_s=config.faults.claim_expires_s,
+    )
     encode = EncodeConfig(
         text_encoder=checkpoint.text_encoder,
         tokenizer=checkpoint.tokenizer,
@@ -112,6 +123,7 @@ def _encode_stages(config: RenderConfig, checkpoint: Checkpoint) -> tuple[StageS
         dtype=config.numerics.dtype,
     )
     stages = (
+        StageSpec(name="admit", target="wanray.stages.admit:Admit", config=admit),
         StageSpec(name="extend", target="wanray.stages.extend:Extend", config=ExtendConfig()),
         StageSpec(name="encode", target="wanray.stages.encode:Encode", config=encode),
     )
@@ -126,6 +138,7 @@ def _condition_stage(config: RenderConfig, checkpoint: Checkpoint) -> StageSpec:
         model=checkpoint.model,
         mode=config.numerics.mode,
         dtype=config.numerics.dtype,
+        media=config.media,
     )
     return StageSpec(name="condition", target="wanray.stages.condition:Condition", config=condition)
 
@@ -143,6 +156,8 @@ def _denoise_stage(
         dtype=config.numerics.dtype,
         noise=config.numerics.noise,
         topology=pool_config(config, name).topology,
+        output_url=config.output.url,
+        checkpoint_every_steps=config.denoise.checkpoint_every_steps,
     )
     return StageSpec(name=name, target="wanray.stages.denoise:Denoise", config=denoise)
 
@@ -154,5 +169,7 @@ def _decode_stage(config: RenderConfig, checkpoint: Checkpoint, model: dict[str,
         run=run,
         model=model,
         numerics=numerics_json(config.numerics),
+        media=config.media,
+        tile_when_out_of_memory=config.faults.tile_when_out_of_memory,
     )
     return StageSpec(name="decode", target="wanray.stages.decode:Decode", config=decode)

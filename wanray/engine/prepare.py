@@ -14,9 +14,11 @@ from wanray.engine.pipeline import PoolSpec, make_pools, numerics_json
 from wanray.errors import ConfigError, StorageError
 from wanray.hub import resolve as resolve_path
 from wanray.manifest import Keep, Resolver, read_batches, resolve
+from wanray.manifest.media import absolute_roots
 from wanray.plan import Plan, Selection, WritePart, choose_pools, select_requests
 from wanray.plan.pools import check_pools, choose_placement, pool_experts, shape_groups
 from wanray.registry import DIFFUSERS_DEFAULTS
+from wanray.sinks.index import drop_from_index, indexed_keys
 from wanray.sinks.ledger import Ledger
 from wanray.sinks.video import check_video
 from wanray.storage import Store
@@ -34,7 +36,20 @@ class Job:
     ledger: Ledger
 
 
-def prepare(config: RenderConfig, *, write: bool) -> Job:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """Which of the requests that are left to render."""
+
+    only: tuple[str, ...] = ()
+    """Ids and keys (or their first eight characters and more); empty: all."""
+    retry_failed: bool = False
+    """Also those that failed in an earlier run, where trying again is no use without a change."""
+
+
+EVERYTHING = Choice()
+
+
+def prepare(config: RenderConfig, choice: Choice = EVERYTHING, *, write: bool) -> Job:
     """Plan the job. With `write`, the output is checked and config and plan files are stored under `runs/`.
 
     Raises:
@@ -42,6 +57,7 @@ def prepare(config: RenderConfig, *, write: bool) -> Job:
         StorageError: the output cannot be reached.
     """
     check_video(config.output.video)
+    config = replace(config, media=absolute_roots(config.media))
     checkpoint = open_checkpoint(resolve_path(config.model.path), config.model.name)
     placement = choose_placement(config, checkpoint.model)
     notes = check_pools(config, placement, checkpoint.dims, list(pool_experts(placement, checkpoint.model)))
@@ -51,7 +67,9 @@ def prepare(config: RenderConfig, *, write: bool) -> Job:
     resolved = resolve(read_batches(config.manifest), _resolver(config, checkpoint, model, keep))
     if write:
         notes += check_output(ledger.store)
-    selection = select_requests(resolved, ledger.committed_keys(), _part_writer(ledger.store, run, write))
+    failed = set() if choice.retry_failed or choice.only else ledger.keys_failed_for_good()
+    writer = _part_writer(ledger.store, run, write)
+    selection = select_requests(resolved, _committed(ledger, write), writer, failed, choice.only)
     if write:
         settings = yaml.safe_dump(asdict(config), sort_keys=False)
         ledger.store.write(f"runs/{run}/config.yaml", settings.encode())
@@ -77,6 +95,7 @@ def _resolver(config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str
         defaults=config.defaults,
         sweep=config.sweep,
         keep=keep,
+        media=config.media,
     )
 
 
@@ -103,6 +122,15 @@ def check_output(store: Store) -> list[str]:
     if honoured:
         return []
     return [f"{store.url} ignores create-if-absent: two jobs at once may commit a clip twice"]
+
+
+def _committed(ledger: Ledger, write: bool) -> set[bytes]:
+    """The committed keys; the index forgets those of clips that somebody has removed."""
+    indexed = indexed_keys(ledger.store)
+    committed = ledger.committed_keys(indexed if ledger.store.is_remote else set())
+    if write:
+        drop_from_index(ledger.store, indexed - committed)
+    return committed
 
 
 def _part_writer(store: Store, run: str, write: bool) -> WritePart:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BytesIO
 from itertools import islice
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from wanray.engine.prepare import Job, check_output, new_run
 from wanray.errors import ConfigError
 from wanray.hub import resolve
 from wanray.manifest import INVALID_SCHEMA
+from wanray.manifest.media import absolute_roots
 from wanray.plan import Counts, Plan, decode_pool
 from wanray.records import PLAN_SCHEMA, Request, canonical_json, content_key
 from wanray.sinks.ledger import Ledger, clip_folder
@@ -43,6 +44,7 @@ def prepare_decode(latents_url: str, config: RenderConfig) -> Job:
         StorageError: a store cannot be reached.
     """
     check_video(config.output.video)
+    config = replace(config, media=absolute_roots(config.media))
     checkpoint = open_checkpoint(resolve(config.model.path), config.model.name)
     model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint)}
     source, target = Ledger(Store.open(latents_url)), Ledger(Store.open(config.output.url))

@@ -1,7 +1,11 @@
-"""Carries what the gang pools tell to the monitor, twice a second, from a thread of the driver."""
+"""The driver's eye on its pools, twice a second, from a thread of its own.
+
+Events go to the monitor; that the run shall stop, or that a node is about to go, goes to the pools.
+"""
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,30 +14,89 @@ import ray
 from ray.exceptions import RayError
 
 from wanray.engine.background import background
+from wanray.engine.draining import draining_nodes
 from wanray.engine.monitor import Monitor
 
 logger = logging.getLogger(__name__)
 
 EVERY_S = 0.5
+ANSWER_TIMEOUT_S = 10.0
+NODES_EVERY_S = 2.0
+
+
+class Watch:
+    """Of one run."""
+
+    def __init__(
+        self,
+        actors: dict[str, Any],
+        finishing: set[str],
+        monitor: Monitor,
+        stop: threading.Event,
+        drain_s: float,
+    ) -> None:
+        self._actors, self._finishing, self._monitor = actors, finishing, monitor
+        self._stop, self._drain_s = stop, drain_s
+        self._stopped_s: float | None = None
+        self._abandoned = False
+        self._leaving: set[str] = set()
+        self._nodes_s = 0.0
+        self.quiet = threading.Event()
+        """Set when the run was told to stop and everything that was as good as done is done."""
+
+    def look(self) -> None:
+        """Carry news in both directions."""
+        for name, actor in self._actors.items():
+            self._fetch_events(name, actor)
+        if self._stop.is_set():
+            self._drain()
+        elif time.monotonic() - self._nodes_s > NODES_EVERY_S:
+            self._nodes_s = time.monotonic()
+            self._evacuate()
+
+    def _fetch_events(self, name: str, actor: Any) -> None:
+        try:
+            events = ray.get(actor.take_events.remote(), timeout=ANSWER_TIMEOUT_S)
+        except (RayError, TimeoutError) as error:
+            logger.warning("pool %s does not answer: %s", name, error)
+            return
+        for ts, event, arguments in events:
+            getattr(self._monitor, event)(name, *arguments, ts=ts)
+
+    def _drain(self) -> None:
+        now = time.monotonic()
+        if self._stopped_s is None:
+            self._stopped_s = now
+            logger.warning("told to stop: requests in work store their state, denoised ones are committed")
+            self._tell("stop", set(self._actors) - self._finishing)
+        elif now - self._stopped_s > self._drain_s and not self._abandoned:
+            self._abandoned = True
+            logger.warning("%.0f s are over: what is not finished is left to the next run", self._drain_s)
+            self._tell("abandon", set(self._actors))
+        elif self._abandoned or self._monitor.is_quiet:
+            self.quiet.set()
+
+    def _evacuate(self) -> None:
+        leaving = set(draining_nodes())
+        if leaving - self._leaving:
+            logger.warning("nodes are about to go: %s", ", ".join(node[:8] for node in leaving))
+            for actor in self._actors.values():
+                actor.evacuate.remote(list(leaving))
+        self._leaving = leaving
+
+    def _tell(self, method: str, names: set[str]) -> None:
+        for name in names:
+            getattr(self._actors[name], method).remote()
 
 
 @contextmanager
-def watch_pools(actors: dict[str, Any], monitor: Monitor) -> Iterator[None]:
-    """Feed `monitor` from the GangPool actors until the block ends."""
-    with background(lambda stop: _watch(actors, monitor, stop)):
+def watching(watch: Watch) -> Iterator[None]:
+    """Look until the block ends, and once more then."""
+
+    def work(ending: threading.Event) -> None:
+        while not ending.wait(EVERY_S):
+            watch.look()
+        watch.look()
+
+    with background(work):
         yield
-
-
-def _watch(actors: dict[str, Any], monitor: Monitor, stop: threading.Event) -> None:
-    while True:
-        last = stop.wait(EVERY_S)
-        for name, actor in actors.items():
-            try:
-                events = ray.get(actor.take_events.remote(), timeout=10)
-            except (RayError, TimeoutError) as error:
-                logger.warning("pool %s does not answer: %s", name, error)
-                continue
-            for ts, event, arguments in events:
-                getattr(monitor, event)(name, *arguments, ts=ts)
-        if last:
-            return

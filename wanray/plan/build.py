@@ -8,8 +8,9 @@ first, requests of one shape together.
 # pyright: reportAttributeAccessIssue=false
 
 import io
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from wanray.errors import ConfigError
 from wanray.manifest import INVALID_SCHEMA, Problem, Resolved
 from wanray.plan.model import Counts
 from wanray.records import PLAN_SCHEMA, content_key
@@ -29,6 +31,7 @@ BUFFERED_ROWS = 64 * PART_ROWS
 MAX_PROBLEMS = 20
 SHAPE = ("width", "height", "num_frames", "steps")
 COST = (*SHAPE, "shift", "solver", "guided")
+KEY_START = re.compile("[0-9a-f]{8,64}")
 WritePart = Callable[[str, bytes], None]
 
 
@@ -79,10 +82,23 @@ class _Spool:
                 yield file.read_row_group(group)
 
 
-def select_requests(resolved: Iterator[Resolved], committed: set[bytes], write_part: WritePart) -> Selection:
+def select_requests(
+    resolved: Iterator[Resolved],
+    committed: set[bytes],
+    write_part: WritePart,
+    failed: Set[bytes] = frozenset(),
+    only: Collection[str] = (),
+) -> Selection:
     """Drop what is committed or repeated and hand the rest to `write_part(name, parquet_bytes)`.
 
     An id that names two different requests makes the later row invalid.
+
+    Args:
+        failed: digests of requests that failed for good, and are dropped too.
+        only: ids and keys (or their first characters); all else is dropped, invalid rows too.
+
+    Raises:
+        ConfigError: something in `only` names nothing.
     """
     num_rows, num_problems, invalid, problems = 0, 0, [], []
     with TemporaryDirectory(prefix="wanray-plan-") as folder:
@@ -100,20 +116,45 @@ def select_requests(resolved: Iterator[Resolved], committed: set[bytes], write_p
         invalid.append(_invalid_table(clashes, ids, digests))
         problems += [str(problem) for _, problem in clashes[: MAX_PROBLEMS - len(problems)]]
         fresh, merged_ids = _first_of_each(digests, ids, ~ambiguous)
+        chosen = _chosen(only, digests, ids) if only else np.ones(len(digests), bool)
         done = np.fromiter((_padded(digest) in committed for digest in digests), bool, len(digests))
-        keep = fresh & ~done
+        gone = np.fromiter((_padded(digest) in failed for digest in digests), bool, len(digests)) & ~done
+        keep = fresh & chosen & ~done & ~gone
         costs: Counter[tuple[Any, ...]] = Counter()
         parts = list(_write_parts(spool, keep, merged_ids, costs, write_part))
     bad_rows = pa.concat_tables(invalid) if invalid else INVALID_SCHEMA.empty_table()
+    if only:
+        bad_rows = bad_rows.filter(pc.is_in(bad_rows["id"], pa.array(only)))
+        _check_found(only, digests[chosen], ids.filter(pa.array(chosen)), bad_rows)
     counts = Counts(
         rows=num_rows,
         invalid=bad_rows.num_rows,
         requests=len(digests) - int(ambiguous.sum()),
         merged=int((~fresh & ~ambiguous).sum()),
-        committed=int((fresh & done).sum()),
+        committed=int((fresh & chosen & done).sum()),
+        failed_before=int((fresh & chosen & gone).sum()),
+        not_chosen=int((fresh & ~chosen).sum()),
         left=int(keep.sum()),
     )
     return Selection(counts, dict(costs), parts, problems, num_problems + len(clashes), bad_rows)
+
+
+def _chosen(only: Collection[str], digests: np.ndarray, ids: pa.ChunkedArray) -> np.ndarray:
+    """Mask of requests that `only` names, by id or by the first characters of their key."""
+    starts = tuple(name for name in only if KEY_START.fullmatch(name))
+    by_id = pc.is_in(ids, pa.array(only)).to_numpy(zero_copy_only=False)
+    by_key = (bool(starts) and _padded(digest).hex().startswith(starts) for digest in digests)
+    mask = by_id | np.fromiter(by_key, bool, len(digests))
+    return np.isin(digests, digests[mask])  # a repeated request has several ids
+
+
+def _check_found(only: Collection[str], digests: np.ndarray, ids: pa.ChunkedArray, invalid: pa.Table) -> None:
+    names = {*ids.to_pylist(), *invalid["id"].to_pylist()}
+    keys = [_padded(digest).hex() for digest in digests]
+    for name in only:
+        is_key = KEY_START.fullmatch(name) and any(key.startswith(name) for key in keys)
+        if name not in names and not is_key:
+            raise ConfigError(f"--only {name} is neither an id of the manifest nor the start of a key")
 
 
 def _padded(digest: Any) -> bytes:

@@ -18,6 +18,10 @@ class Counts:
     """Requests equal to an earlier one."""
     committed: int = 0
     """Rendered by an earlier run."""
+    failed_before: int = 0
+    """Failed in an earlier run for good, and not asked for again."""
+    not_chosen: int = 0
+    """Not among those that were asked for by name."""
     left: int = 0
     """To do now."""
 

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wanray.plan.model import Plan, PoolPlan, ShapeGroup
+from wanray.plan.model import Counts, Plan, PoolPlan, ShapeGroup
 
 SHOWN_GROUPS = 12
 
@@ -26,7 +26,7 @@ def plan_page(plan: Plan) -> RenderableType:
         Text(f"numerics   {', '.join(f'{name} {value}' for name, value in plan.numerics.items())}"),
         Text(
             f"requests   {counts.left} to render of {counts.requests} ({counts.committed} committed, "
-            f"{counts.merged} repeated); {counts.invalid} of {counts.rows} rows invalid"
+            f"{counts.merged} repeated{_left_alone(counts)}); {counts.invalid} of {counts.rows} rows invalid"
         ),
     ]
     lines += [Text(f"note       {note}") for note in plan.notes]
@@ -39,6 +39,11 @@ def plan_page(plan: Plan) -> RenderableType:
     if not plan.groups:  # nothing is denoised
         return Group(*lines, _pool_table(plan))
     return Group(*lines, _group_table(plan.groups), _pool_table(plan), _estimate_line(plan))
+
+
+def _left_alone(counts: Counts) -> str:
+    failed = f", {counts.failed_before} failed before (--retry-failed)" if counts.failed_before else ""
+    return failed + (f", {counts.not_chosen} not asked for" if counts.not_chosen else "")
 
 
 def _group_table(groups: tuple[ShapeGroup, ...]) -> Table:

@@ -1,0 +1,94 @@
+"""Starts and ends the pools of a run on a cluster: placement groups of the driver, a GangPool actor each."""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from wanray.config import FaultsConfig, RayConfig
+from wanray.engine.cluster import Cluster
+from wanray.engine.deaths import last_line
+from wanray.engine.pipeline import PoolSpec
+from wanray.engine.pool import GangPool
+from wanray.errors import ConfigError, EngineError, WanrayError
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+
+
+@contextmanager
+def started_pools(
+    pools: Sequence[PoolSpec],
+    cluster: Cluster,
+    config: RayConfig,
+    faults: FaultsConfig,
+    stop: threading.Event,
+) -> Iterator[dict[str, Any]]:
+    """Pool name -> GangPool actor with at least one gang ready; all load at the same time.
+
+    Raises:
+        ConfigError: a stage refuses its config, or labels that no node can have.
+        EngineError: a pool cannot start.
+    """
+    groups: dict[str, list[PlacementGroup]] = {pool.name: _place(pool) for pool in pools}
+    actors: dict[str, Any] = {}
+    try:
+        for pool in pools:
+            here = NodeAffinitySchedulingStrategy(cluster.driver_node, soft=False)
+            actors[pool.name] = GangPool.options(scheduling_strategy=here, max_concurrency=1000).remote(
+                pool, groups[pool.name], faults, config.start_timeout_s
+            )
+        start = time.monotonic()
+        _wait_started(actors, stop)
+        logger.info("all pools are ready after %.1f s", time.monotonic() - start)
+        yield actors
+    finally:
+        for actor in actors.values():
+            ray.kill(actor)
+        for group in itertools.chain(*groups.values()):
+            remove_placement_group(group)
+
+
+def _place(pool: PoolSpec) -> list[PlacementGroup]:
+    assert pool.resources is not None
+    bundles = [pool.resources] * pool.world_size
+    labels = [pool.labels] * pool.world_size
+    try:
+        return [
+            placement_group(bundles, strategy="PACK", bundle_label_selector=labels)
+            for _ in range(pool.num_workers)
+        ]
+    except ValueError as error:
+        raise ConfigError(f"pools.{pool.name} cannot be placed with labels {pool.labels}: {error}") from error
+
+
+def _wait_started(actors: dict[str, Any], stop: threading.Event) -> None:
+    """Return when all pools have started; the first that cannot ends the wait."""
+    waiting = {actor.start.remote(): name for name, actor in actors.items()}
+    while waiting and not stop.is_set():
+        ready, _ = ray.wait(list(waiting), timeout=POLL_S)
+        for started in ready:
+            name = waiting.pop(started)
+            try:
+                ray.get(started)
+            except (RayError, ConfigError, OSError, ValueError) as error:
+                raise run_error(f"pool {name} cannot start", error) from error
+
+
+def run_error(what: str, error: Exception) -> WanrayError:
+    """What ends the run: the user's mistake where a worker found one, else the engine's trouble."""
+    if isinstance(error, WanrayError):
+        return error
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, ConfigError):
+        return ConfigError(str(cause))
+    return EngineError(f"{what}: {last_line(error)}")

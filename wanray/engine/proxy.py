@@ -1,0 +1,51 @@
+"""Ray Data's UDF for a pool: hands a record to the GangPool actor and waits, without resources of its own."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError
+
+from wanray.engine.deaths import failed_try
+from wanray.engine.pipeline import PoolSpec
+from wanray.records import STOPPED, FailedTry, Record
+
+FETCHES = 3
+"""Times that a record is rendered because its result was lost with a node, or with the pool's actor."""
+
+
+class GangProxy:
+    """One instance per pool, on the driver's node; its calls overlap."""
+
+    def __init__(self, pool: PoolSpec, actor: Any) -> None:
+        self.pool, self.actor = pool, actor
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        """One record in, one out; those that have failed before, or are left alone, pass by."""
+        if "payload" in batch.column_names and not _is_open(batch):
+            return batch
+        key, shape = batch["key"][0].as_py(), _shape(batch)
+        tries: list[FailedTry] = []
+        for _ in range(FETCHES):
+            result = await self.actor.run.remote([ray.put(batch)], key, shape)
+            tries += result.tries
+            if not result.table:
+                break
+            try:
+                return await result.table[0]
+            except RayError as lost:
+                tries.append(failed_try(self.pool.name, lost))
+        record = Record.from_table(batch)
+        ended = record.tried(*tries[:-1]).failed(tries[-1]) if tries else record.skip(STOPPED)
+        return ended.to_table()
+
+
+def _is_open(batch: pa.Table) -> bool:
+    return batch["failure"][0].as_py() is None and not batch["skipped"][0].as_py()
+
+
+def _shape(batch: pa.Table) -> str:
+    """Requests of one shape take equally long per step."""
+    request = json.loads(batch["request"][0].as_py())
+    return f"{request['width']}x{request['height']}x{request['num_frames']}"
