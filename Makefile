@@ -7,7 +7,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Ray starts many Python processes; without bytecode each one would compile torch and diffusers again.
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo test test-slow check bench lock clean
+.PHONY: demo test test-slow chaos check bench lock clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/wanray tiny t2v-a14b .demo/model
@@ -18,6 +18,11 @@ test: $(VENV)/.stamp
 
 test-slow: $(VENV)/.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+ROWS  ?= 1000
+KILLS ?= 100
+chaos: $(VENV)/.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --rows $(ROWS) --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(VENV)/.stamp
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/pyright && $(BIN)/deptry .

@@ -76,7 +76,7 @@ def measure(seconds: float, rows: int = ROWS) -> dict[str, float]:
         store.write("plan/part-0.parquet", plan_file(rows))
         monitor = Collect(Ledger(store), EventLog(store, "bench"), "bench", list(STAGES), rows)
         pools = make_pools(seconds)
-        config = RenderConfig(manifest="", output=OutputConfig(url=folder), model=ModelConfig(path=""))
+        config = RenderConfig(manifest="-", output=OutputConfig(url=folder), model=ModelConfig(path=""))
         with connect(RayConfig(), pools) as cluster:
             with open_stream(pools, store, monitor, cluster, config, threading.Event()) as run_parts:
                 run_parts(["plan/part-0.parquet"], monitor.finished)

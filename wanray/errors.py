@@ -1,4 +1,4 @@
-"""The exceptions that users meet, and nothing else.
+"""The exceptions that users meet, and how their texts are made fit to be shown.
 
     WanrayError
     +-- ConfigError(ValueError)    a configuration or command line that cannot be used
@@ -98,3 +98,8 @@ class InfrastructureError(StageError):
 
     failure_class = FailureClass.INFRASTRUCTURE
     cause = FailureCause.STORAGE
+
+
+def printable(text: str) -> str:
+    """`text` with escapes for what would break a line of a log, or steer a terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -76,7 +76,7 @@ def main(address, folder):
     monitor = Monitor(Ledger(store), EventLog(store, "run"), "run", list(POOLS), ROWS)
     faults = FaultsConfig(max_attempts=3, max_rounds=0, stall_s=15)
     config = RenderConfig(
-        manifest="",
+        manifest="-",
         output=OutputConfig(url=folder),
         model=ModelConfig(path=""),
         faults=faults,

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from wanray.cli import checkpoints, manifests, render, upkeep
-from wanray.errors import ConfigError, EngineError, ExitCode, ManifestError, StorageError
+from wanray.errors import ConfigError, EngineError, ExitCode, ManifestError, StorageError, printable
 
 app = typer.Typer(
     name="wanray",
@@ -33,9 +33,19 @@ for _command in _COMMANDS:
     app.command()(_command)
 
 
+class _Lines(logging.Formatter):
+    """A message is one line, whatever texts of others it quotes."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
 def main() -> None:
     """Entry point: errors that wanray raises on purpose become one line and an exit code."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("wanray").setLevel(logging.INFO)
     try:
         app()
@@ -51,5 +61,5 @@ def main() -> None:
 
 
 def _fail(message: object, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(str(message))}", file=sys.stderr)
     sys.exit(code)

@@ -14,6 +14,8 @@ from yaml import YAMLError
 from wanray.config.schema import RenderConfig
 from wanray.errors import ConfigError
 
+SCALAR_ERRORS = (ValueError, KeyError, AttributeError)
+"""What PyYAML lets through from a scalar that is not what its tag says, such as `!!bool x` or `0b_`."""
 COMMAND_LINE = "command line"
 
 TYPES = {
@@ -64,7 +66,7 @@ def _read_yaml(path: Path) -> DictConfig:
         raise ConfigError(
             f"configuration {path} cannot be read ({type(error).__name__}): name a YAML file"
         ) from None
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException, *SCALAR_ERRORS) as error:
         raise ConfigError(f"configuration {path} is not valid YAML: {_one_line(error)}") from None
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"configuration {path} must be a mapping of keys to values, got a list")
@@ -77,7 +79,7 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
             raise ConfigError(f"override {override!r} must have the form key=value ({COMMAND_LINE})")
         try:
             OmegaConf.from_dotlist([override])
-        except (YAMLError, OmegaConfBaseException) as error:
+        except (YAMLError, OmegaConfBaseException, *SCALAR_ERRORS) as error:
             key, _, value = override.partition("=")
             raise ConfigError(
                 f"override {override!r} is not valid YAML after the =: {_one_line(error)} ({COMMAND_LINE}); "

@@ -319,6 +319,8 @@ class RenderConfig:
     def __post_init__(self) -> None:
         if self.run is not None and not re.fullmatch(r"\w[\w.-]*", self.run):
             raise ConfigError(f"run must be a name of letters, digits and . _ -, got {self.run!r}")
+        if not self.manifest.strip():
+            raise ConfigError("manifest must not be blank: name a file, a folder or a URL")
         check_choice("engine", self.engine, ("ray", "local"))
         check_choice("on_invalid", self.on_invalid, ("record", "fail"))
         check_choice("placement", self.placement, PLACEMENTS)

@@ -45,6 +45,11 @@ class Choice:
     retry_failed: bool = False
     """Also those that failed in an earlier run, where trying again is no use without a change."""
 
+    def __post_init__(self) -> None:
+        for name in self.only:
+            if name.encode(errors="replace").decode() != name:
+                raise ConfigError(f"--only must be UTF-8 text, got {name!r}")
+
 
 EVERYTHING = Choice()
 

@@ -129,9 +129,16 @@ def encodable(value: str) -> str:
 def _number(value: Any, rule: str) -> int | float | Decimal:
     if isinstance(value, str):
         value = _number_in(value, rule)
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not _is_finite(value):
         raise ValueError(rule)
     return value
+
+
+def _is_finite(value: int | float | Decimal) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _number_in(value: str, rule: str) -> int | float:

@@ -7,8 +7,7 @@ from typing import Protocol
 
 from fsspec.implementations.local import LocalFileSystem
 
-from wanray.errors import InputError
-from wanray.media.checks import printable
+from wanray.errors import InputError, printable
 
 MOST_SHOWN = 40
 """Characters of a scheme in a message: where none was meant it may be anything."""

@@ -5,6 +5,8 @@ from threading import RLock
 
 import av
 
+from wanray.errors import printable
+
 MAX_PIXELS = 100_000_000
 """Of one picture: a larger one is taken for an attack on the memory."""
 MAX_FRAMES = 100_000
@@ -51,8 +53,3 @@ def reason_of(error: Exception) -> str:
 def one_line(error: Exception) -> str:
     """Its text, or its class where it has none."""
     return printable(" ".join(str(error).split())) or type(error).__name__
-
-
-def printable(text: str) -> str:
-    """`text` with escapes for what would break a line of a log, or steer a terminal."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -10,9 +10,9 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from wanray.errors import InfrastructureError, InputError
+from wanray.errors import InfrastructureError, InputError, printable
 from wanray.media.allowed import MediaRules, allowed
-from wanray.media.checks import one_line, printable
+from wanray.media.checks import one_line
 
 MAX_IMAGE_BYTES = 2**28
 """A medium is held in memory as a whole."""

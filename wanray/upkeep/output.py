@@ -21,7 +21,13 @@ def open_output(url: str) -> Ledger:
         StorageError: the store cannot be reached.
     """
     store = Store.open(url)
-    if _FOLDERS.isdisjoint(store.names("")):
+    try:
+        names = store.names("")
+    except NotImplementedError:
+        raise ConfigError(
+            f"URL {url} is of a kind that cannot be listed: name the output.url of a render"
+        ) from None
+    if _FOLDERS.isdisjoint(names):
         raise ConfigError(f"URL {url} holds no output of wanray: name the output.url of a render")
     return Ledger(store)
 
