@@ -31,11 +31,13 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-sys.path.append(str(Path(__file__).parent / "engine"))
+sys.path += [str(Path(__file__).parent / "engine"), str(Path(__file__).parents[1])]
 from chaos_output import Output, check, facts_of, words
-from chaos_world import Fleet, faults, proxy_before, s3_server
+from chaos_world import Fleet, faults, proxy_before
 from processes import title_of
 from runs import ENVIRONMENT, SMALL, start, write_config
+
+from benchmarks.seaweed import CREDENTIALS, s3_server
 
 KINDS = {"rank": 45, "pool": 12, "proxy": 12, "worker": 14, "raylet": 5, "driver": 8, "term": 4}
 """Kind of victim -> weight. `worker` is one of encode or decode; `term` is SIGTERM for the driver."""
@@ -43,7 +45,6 @@ TITLES = {"rank": "ray::Rank", "worker": "ray::Rank", "pool": "ray::GangPool", "
 DENOISE = ("denoise_high", "denoise_low")
 POOLS = {"rank": DENOISE, "worker": ("encode", "decode")}
 """Whose ranks are of this kind; one that has not loaded is of either."""
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "wanray", "AWS_SECRET_ACCESS_KEY": "wanray-secret"}
 LARGE = {"width": 128, "height": 128}
 """More than the tiny model, with its positions cut, can embed."""
 

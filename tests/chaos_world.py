@@ -1,16 +1,13 @@
 """The world in which `chaos.py` renders: a simulated Ray cluster, and S3 behind a proxy that fails."""
 
-import inspect
 import json
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -88,13 +85,3 @@ def faults(proxy: str, **settings: float) -> dict[str, Any]:
     query = "&".join(f"{name}={value}" for name, value in settings.items())
     with urlopen(Request(f"{proxy}/__faults__?{query}", method="PUT"), timeout=30) as answer:
         return json.load(answer)
-
-
-@contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """The S3 server of the tests, without pytest."""
-    import conftest
-
-    folders = SimpleNamespace(mktemp=lambda name: Path(tempfile.mkdtemp(prefix=name, dir=folder)))
-    with contextmanager(inspect.unwrap(conftest.s3_endpoint))(folders) as endpoint:
-        yield endpoint

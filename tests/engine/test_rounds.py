@@ -70,6 +70,26 @@ def test_what_another_run_holds_is_asked_for_again_and_then_left_to_it(monitor):
     assert monitor.ledger.failures() == []
 
 
+def test_a_run_is_quiet_when_all_that_was_denoised_has_arrived(monitor):
+    rounds = Rounds(monitor, FaultsConfig())
+    keys = [record(number).key for number in range(3)]
+    for key in keys:
+        monitor.dispatched("denoise", key, 0, ts=0.0)
+        assert not monitor.is_quiet
+        monitor.released("denoise", key, 0, "done", ts=0.0)
+    monitor.released("denoise", keys[0], 0, "done", ts=0.0)  # done again: its result was lost
+    for number in range(2):
+        rounds.finish(replace(record(number), clip=CLIP))
+        assert not monitor.is_quiet
+    rounds.finish(record(2).failed(STORE_AWAY))
+    assert monitor.is_quiet
+    rounds.finish(replace(record(4), clip=CLIP))  # its release is told later
+    monitor.released("denoise", record(4).key, 0, "done", ts=0.0)
+    assert monitor.is_quiet
+    rounds.finish(record(5).skip("stopped"))
+    assert not monitor.left_to_others
+
+
 def test_a_run_that_only_fails_ends(monitor):
     rounds = Rounds(monitor, FaultsConfig(max_rounds=0, stop_after=3))
     for number in range(2):

@@ -68,7 +68,10 @@ class Monitor:
         self.started_s = time.monotonic()
         self._pools = {name: _Pool() for name in pools}
         self._last_pools = pools[-2:]
-        self._num_arrived = 0
+        self._on_the_way: set[str] = set()
+        """Keys that were sent to the last pool and have not arrived behind it."""
+        self._early: set[str] = set()
+        """Keys that arrived before it was known that they were sent."""
         self._index: list[dict[str, Any]] = []
         self._index_part, self._indexed_s = 0, time.monotonic()
         self._index_name = f"{run}-{time.time_ns():x}"
@@ -92,6 +95,8 @@ class Monitor:
         """A worker is through with `key`: `done`, `failed`, or `lost` when the worker itself died."""
         with self._lock:
             self._pools[pool].done += outcome == "done"
+            if (pool, outcome) == (self._last_pools[0], "done"):
+                (self._early.discard if key in self._early else self._on_the_way.add)(key)
             self._pools[pool].gangs[worker] = GangView("rebuilding" if outcome == "lost" else "idle")
         self.events.emit("released", ts=ts, key=key, pool=pool, worker=worker, outcome=outcome)
 
@@ -104,15 +109,17 @@ class Monitor:
     def arrived(self, record: Record) -> None:
         """A record has left the last stage, whatever became of it."""
         was_there = record.failure is not None and record.failure.stage == self._last_pools[-1]
+        if record.clip is None and not was_there:
+            return
         with self._lock:
-            self._num_arrived += record.clip is not None or was_there
+            known = record.key in self._on_the_way
+            (self._on_the_way.discard if known else self._early.add)(record.key)
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is in work, and nothing on its way into the last stage."""
         with self._lock:
-            sent = self._pools[self._last_pools[0]].done
-            return self._num_arrived >= sent and not any(pool.active for pool in self._pools.values())
+            return not self._on_the_way and not any(pool.active for pool in self._pools.values())
 
     def put_off(self, record: Record) -> None:
         """A record will get another round."""

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from wanray.config import FaultsConfig
 from wanray.engine.monitor import Monitor
 from wanray.errors import EngineError, FailureClass
-from wanray.records import CLAIMED, Record
+from wanray.records import CLAIMED, STOPPED, Record
 from wanray.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ class Rounds:
             EngineError: too many in a row failed for reasons of infrastructure.
         """
         self._monitor.arrived(record)
+        if record.skipped == STOPPED:  # it is simply left to the next run
+            return
         may_pass = record.skipped == CLAIMED or (record.failure is not None and record.failure.retryable)
         if may_pass and self._round < self._faults.max_rounds:
             self._put_off.append(record.fresh())

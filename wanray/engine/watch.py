@@ -20,7 +20,7 @@ from wanray.engine.monitor import Monitor
 logger = logging.getLogger(__name__)
 
 EVERY_S = 0.5
-ANSWER_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 2.0
 NODES_EVERY_S = 2.0
 
 
@@ -37,6 +37,8 @@ class Watch:
     ) -> None:
         self._actors, self._finishing, self._monitor = actors, finishing, monitor
         self._stop, self._drain_s = stop, drain_s
+        self._asked: dict[str, Any] = {}
+        """Pool -> reference to events that it was asked for."""
         self._stopped_s: float | None = None
         self._abandoned = False
         self._leaving: set[str] = set()
@@ -46,22 +48,26 @@ class Watch:
 
     def look(self) -> None:
         """Carry news in both directions."""
-        for name, actor in self._actors.items():
-            self._fetch_events(name, actor)
+        self._fetch_events()
         if self._stop.is_set():
             self._drain()
         elif time.monotonic() - self._nodes_s > NODES_EVERY_S:
             self._nodes_s = time.monotonic()
             self._evacuate()
 
-    def _fetch_events(self, name: str, actor: Any) -> None:
-        try:
-            events = ray.get(actor.take_events.remote(), timeout=ANSWER_TIMEOUT_S)
-        except (RayError, TimeoutError) as error:
-            logger.warning("pool %s does not answer: %s", name, error)
-            return
-        for ts, event, arguments in events:
-            getattr(self._monitor, event)(name, *arguments, ts=ts)
+    def _fetch_events(self) -> None:
+        """Take what the pools have to tell; the answer of one that is slow is waited for until it comes."""
+        for name in set(self._actors) - set(self._asked):
+            self._asked[name] = self._actors[name].take_events.remote()
+        ready, _ = ray.wait([*self._asked.values()], num_returns=len(self._asked), timeout=ANSWER_TIMEOUT_S)
+        for name in [name for name, ref in self._asked.items() if ref in ready]:
+            try:
+                events = ray.get(self._asked.pop(name))
+            except RayError as error:
+                logger.warning("pool %s does not answer: %s", name, error)
+                continue
+            for ts, event, arguments in events:
+                getattr(self._monitor, event)(name, *arguments, ts=ts)
 
     def _drain(self) -> None:
         now = time.monotonic()
