@@ -343,7 +343,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{options.seed}-"))
     sys.stdout.write(f"seed {options.seed}, logs in {folder}\n")
     try:
-        with s3_server(folder) as endpoint:
+        (folder / "weed").mkdir()
+        with s3_server(folder / "weed") as endpoint:
             course = unleash(options, endpoint, "renders", folder)
     except Broken as broken:
         sys.stdout.write(f"BROKEN with seed {options.seed}: {broken}\nlogs are in {folder}\n")
