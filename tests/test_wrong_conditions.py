@@ -117,7 +117,7 @@ BAD_IMAGES = [
     ({"image": "good.mp4"}, f"{READABLE} 'good.mp4': it is no image of a known format"),
     ({"image": "sound.wav"}, f"{READABLE} 'sound.wav': it is no image of a known format"),
     ({"image": "bomb.png"}, f"{READABLE} 'bomb.png': it has 100000x100000 pixels, more than the 100000000"),
-    ({"image": "nowhere://x.png"}, f"{READABLE} 'nowhere://x.png': Protocol not known"),
+    ({"image": "nowhere://x.png"}, f"{READABLE} 'nowhere://x.png': scheme nowhere is not allowed"),
     ({"image": ""}, "column image: must be a URI or {bytes, path} with one of the two, got ''"),
     ({"image": ["good.png"]}, "column image: must be a URI or {bytes, path} with one of the two"),
     (

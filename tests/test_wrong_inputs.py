@@ -379,7 +379,7 @@ BAD_ROWS = [
     ({"seeds": []}, "column seeds: must hold at least one seed"),
     ({"seeds": "1,2"}, "column seeds: must be a list of whole numbers such as [0, 1], got '1,2'"),
     ({"shift": "nan"}, "column shift: must be a finite number, got 'nan'"),
-    ({"shift": 0}, "column shift: must be above 0 and at most 100, got 0.0"),
+    ({"shift": 0}, "column shift: must be 0.01 to 100, got 0.0"),
     ({"guidance": "strong"}, "column guidance: must be a number or {high, low} with two numbers"),
     ({"guidance": {"high": 3}}, "column guidance: must be a number or {high, low} with two numbers"),
     ({"fps": 0}, "column fps: must be 0.1 to 240, got 0.0"),

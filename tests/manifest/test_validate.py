@@ -46,8 +46,8 @@ BAD = [
     ("steps", 1001, "must be 1 to 1000, got 1001"),
     ("fps", 0, "must be 0.1 to 240, got 0.0"),
     ("fps", 240.5, "must be 0.1 to 240, got 240.5"),
-    ("shift", -1.0, "must be above 0 and at most 100, got -1.0"),
-    ("shift", 101, "must be above 0 and at most 100, got 101.0"),
+    ("shift", -1.0, "must be 0.01 to 100, got -1.0"),
+    ("shift", 101, "must be 0.01 to 100, got 101.0"),
     ("guidance", -0.5, "must be 0 to 100 for both experts, got {'high': -0.5, 'low': -0.5}"),
     (
         "guidance",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from wanray.config import RayConfig
 from wanray.engine.pipeline import PoolSpec, resources_of
@@ -45,12 +46,14 @@ def connect(config: RayConfig, pools: Sequence[PoolSpec]) -> Iterator[Cluster]:
             ray.init(address=address, namespace="wanray", logging_level=logging.ERROR, log_to_driver=False)
         else:
             _start_here(pools)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (RayError, OSError, RuntimeError, ValueError) as error:
         raise EngineError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     try:
         cluster = Cluster(ray.get_runtime_context().get_node_id(), ray.cluster_resources().get("GPU", 0) > 0)
         check_fit(pools, cluster, ray.nodes())
         yield cluster
+    except RayError as error:  # those that say more were turned into ours where they arose
+        raise EngineError(f"the Ray cluster failed: {type(error).__name__}: {error}") from error
     finally:
         ray.shutdown()
 

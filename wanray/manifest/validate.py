@@ -61,11 +61,6 @@ def outside(smallest: float, largest: float) -> Check:
     return lambda array: pc.or_(pc.less(array, smallest), pc.greater(array, largest))
 
 
-def above(largest: float) -> Check:
-    """True for numbers that are not above 0, or above `largest`."""
-    return lambda array: pc.or_(pc.less_equal(array, 0), pc.greater(array, largest))
-
-
 def longer(num_chars: int) -> Check:
     """True for texts of more than `num_chars` characters."""
     return lambda array: pc.greater(pc.utf8_length(array), num_chars)
@@ -139,7 +134,7 @@ RULES = (
     Rule("num_frames", outside(1, MAX_FRAMES), f"must be 1 to {MAX_FRAMES}"),
     Rule("fps", outside(0.1, 240), "must be 0.1 to 240"),
     Rule("steps", outside(1, 1000), "must be 1 to 1000"),
-    Rule("shift", above(100), "must be above 0 and at most 100"),
+    Rule("shift", outside(0.01, 100), "must be 0.01 to 100"),
     Rule("guidance", _experts(outside(0, 100)), "must be 0 to 100 for both experts"),
     Rule("seed", lambda array: pc.less(array, 0), "must be 0 to 9223372036854775807"),
     Rule("seeds", _is_empty, "must hold at least one seed"),
