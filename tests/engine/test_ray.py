@@ -159,6 +159,12 @@ def test_a_killed_driver_is_resumed_by_the_same_command(tiny, tmp_path):
     assert not again & before, "a committed clip was rendered again"
 
 
+def idle_gangs(out):
+    """What was told when gangs of the denoise pool came up: where they are."""
+    told = events(out, "gang")
+    return [event for event in told if (event["pool"], event["state"]) == ("denoise", "idle")]
+
+
 def test_a_killed_rank_costs_no_clip(tiny, tmp_path, cluster):
     manifest = write_manifest(tmp_path / "m.parquet", 8, steps=150)
     config = write_config(
@@ -167,8 +173,8 @@ def test_a_killed_rank_costs_no_clip(tiny, tmp_path, cluster):
     out = tmp_path / "out"
     process = start(config)
     wait_until(lambda: len(metas(out)) >= 1, process)
-    built = [event for event in events(out, "gang") if event["state"] == "idle"]
-    busy = events(out, "dispatched")[-1]
+    built = idle_gangs(out)
+    busy = [event for event in events(out, "dispatched") if event["pool"] == "denoise"][-1]
     victim = next(event for event in built if event["worker"] == busy["worker"])
     os.kill(int(victim["detail"].rpartition(":")[2]), signal.SIGKILL)
     assert process.wait(timeout=240) == 0
@@ -180,12 +186,12 @@ def test_a_killed_rank_costs_no_clip(tiny, tmp_path, cluster):
 def test_when_no_gang_can_be_rebuilt_the_run_ends(tiny, tmp_path, cluster):
     model = shutil.copytree(tiny("t2v-1.3b"), tmp_path / "model")
     manifest = write_manifest(tmp_path / "m.parquet", 8, steps=150)
-    keys = {"ray.address": cluster, "ray.start_timeout_s": 60}
+    keys = {"ray.address": cluster, "ray.start_timeout_s": 40}
     process = start(write_config(tmp_path, model, manifest, **keys), stderr=subprocess.PIPE)
     out = tmp_path / "out"
     wait_until(lambda: len(metas(out)) >= 1, process)
     shutil.rmtree(model / "transformer")
-    (built,) = [event for event in events(out, "gang") if event["state"] == "idle"]
+    (built,) = idle_gangs(out)
     os.kill(int(built["detail"].rpartition(":")[2]), signal.SIGKILL)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 3, errors
