@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from wanray.engine.local import open_local
 from wanray.engine.monitor import Monitor
 from wanray.engine.prepare import Job
 from wanray.engine.progress import show_progress
-from wanray.engine.rounds import Rounds
+from wanray.engine.rounds import Rounds, Run
 from wanray.engine.signals import on_sigterm
 from wanray.errors import EngineError, ExitCode, FailureClass, ManifestError, StorageError
 from wanray.records import CLAIMED, COMMITTED, Failure, Record
@@ -24,9 +24,6 @@ from wanray.sinks.claims import heartbeat
 from wanray.sinks.events import EventLog
 from wanray.stage import load
 from wanray.storage import Store
-
-Run = Callable[[Sequence[str], Callable[[Record], None]], None]
-"""Streams the records of plan files through all pools, each to a function at the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

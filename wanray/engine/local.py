@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec, resources_of, worker_for
+from wanray.engine.rounds import Finish
 from wanray.engine.work import Chain, outcome_of
 from wanray.errors import ConfigError, EngineError
 from wanray.records import STOPPED, Record
 
-Finish = Callable[[Record], None]
-Run = Callable[[Iterator[Record], Finish], None]
+RunRecords = Callable[[Iterator[Record], Finish], None]
 """`run(records, finish)`: `finish` gets each record that left the last stage."""
 
 QUEUED_RECORDS = 2
@@ -50,7 +50,7 @@ class _Pipe:
 @contextmanager
 def open_local(
     pools: Sequence[PoolSpec], monitor: Monitor, has_gpus: bool, stop: threading.Event
-) -> Iterator[Run]:
+) -> Iterator[RunRecords]:
     """Set up all stages and yield what runs records through them, as often as it is called.
 
     Told to stop, it takes up no more records; one that is being denoised stores its state.

@@ -282,7 +282,6 @@ class _Progress:
         self.started_s = self.heard_s = time.monotonic()
         self.step: int | None = None
         self.steps_s: list[float] = []
-        self.any_step = False
 
     @property
     def silent_s(self) -> float:
@@ -292,7 +291,7 @@ class _Progress:
         now = time.monotonic()
         if self.step is not None and step > self.step:
             self.steps_s.append((now - self.heard_s) / (step - self.step))
-        self.step, self.heard_s, self.any_step = step, now, True
+        self.step, self.heard_s = step, now
 
     def teach(self, patience: Patience, shape: str) -> None:
         """Hand over the steps that were timed since the last call."""
@@ -303,5 +302,5 @@ class _Progress:
     def finish(self, patience: Patience, shape: str) -> None:
         """A stage that reports no steps is one long step."""
         self.teach(patience, shape)
-        if not self.any_step:
+        if self.step is None:
             patience.note(shape, time.monotonic() - self.started_s)

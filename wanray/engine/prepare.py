@@ -132,7 +132,7 @@ def check_output(store: Store) -> list[str]:
 def _committed(ledger: Ledger, write: bool) -> set[bytes]:
     """The committed keys; the index forgets those of clips that somebody has removed."""
     indexed = indexed_keys(ledger.store)
-    committed = ledger.committed_keys(indexed if ledger.store.is_remote else set())
+    committed = ledger.committed_keys(indexed)
     if write:
         drop_from_index(ledger.store, indexed - committed)
     return committed

@@ -1,6 +1,7 @@
 """What becomes of a record that leaves the last stage: it is finished, or it gets another round."""
 
 import logging
+from collections.abc import Callable, Sequence
 from io import BytesIO
 
 import pyarrow as pa
@@ -13,6 +14,10 @@ from wanray.records import CLAIMED, STOPPED, Record
 from wanray.storage import Store
 
 logger = logging.getLogger(__name__)
+
+Finish = Callable[[Record], None]
+Run = Callable[[Sequence[str], Finish], None]
+"""`run(parts, finish)`: `finish` gets each record of the plan files when it has left the last stage."""
 
 
 class Rounds:

@@ -8,7 +8,7 @@ raise: a failed record travels on as a failure, because Ray Data knows only whol
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,16 +23,13 @@ from wanray.engine.pipeline import PoolSpec
 from wanray.engine.pools import run_error, started_pools
 from wanray.engine.proxy import GangProxy
 from wanray.engine.ray_data_private import limit_queues
+from wanray.engine.rounds import Finish, Run
 from wanray.engine.watch import Watch, watching
 from wanray.records import Record
 from wanray.storage import Store
 
 AHEAD = 2
 """Records that wait at a stage beyond one per worker, so that none waits for Ray Data's scheduler."""
-
-Finish = Callable[[Record], None]
-Run = Callable[[Sequence[str], Finish], None]
-"""`run(parts, finish)`: `finish` gets each record of the plan files when it has left the last stage."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-_UNFINISHED = ".unfinished-"
+UNFINISHED = ".unfinished-"
 """Start of the names of files that are still being written; listings leave them out."""
 
 
@@ -61,7 +61,7 @@ class Folder:
         """Base names of files and folders."""
         try:
             with os.scandir(self._root / prefix) as entries:
-                return [entry.name for entry in entries if not entry.name.startswith(_UNFINISHED)]
+                return [entry.name for entry in entries if not entry.name.startswith(UNFINISHED)]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -71,7 +71,7 @@ class Folder:
             (Path(folder) / name).relative_to(self._root).as_posix()
             for folder, _, names in os.walk(self._root / prefix, onerror=_unless_gone)
             for name in names
-            if not name.startswith(_UNFINISHED)
+            if not name.startswith(UNFINISHED)
         ]
 
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -95,7 +95,7 @@ class Folder:
     @contextmanager
     def _unfinished(self, target: Path, data: bytes) -> Iterator[Path]:
         """A whole copy of `data` on disk beside `target`, under a name of its own; gone afterwards."""
-        path = target.with_name(f"{_UNFINISHED}{uuid4().hex}")
+        path = target.with_name(f"{UNFINISHED}{uuid4().hex}")
         file = _open_new(path)
         try:
             with file:

@@ -10,13 +10,12 @@ from wanray.errors import ConfigError
 from wanray.sinks.encoded import PREFIXES
 from wanray.sinks.ledger import Ledger
 from wanray.storage import Store
+from wanray.storage.folder import UNFINISHED
 from wanray.upkeep.output import store_now, threads
 from wanray.upkeep.runs import running
 
 DAY_S = 86400.0
 PROBE_DAYS = 1.0
-UNFINISHED = ".unfinished-"
-"""Start of the names of local files that the store is writing."""
 _MAY_BE_UNFINISHED = ("clips", "failures", "index", "work")
 
 WORK_DONE = "state of committed clips"
