@@ -187,7 +187,7 @@ ROWS = st.fixed_dictionaries(
         "negative_prompt": st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
         "seed": st.integers(0, 2**63 - 1),
         "steps": st.integers(1, 1000),
-        "shift": st.floats(0, 100, exclude_min=True),
+        "shift": st.floats(0.01, 100),
         "fps": st.integers(1, 240) | st.floats(1, 240),
         "guidance": st.floats(0, 100)
         | st.fixed_dictionaries({"high": st.floats(0, 100), "low": st.integers(0, 100)}),

@@ -14,7 +14,7 @@ from wanray.errors import StorageError
 from wanray.sinks.claims import Claims, heartbeat
 from wanray.storage import Store
 
-EXPIRES_S = 2.0
+EXPIRES_S = 3.0
 KEY = "ab" * 32
 
 RACE = """
@@ -40,8 +40,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def alive(store: Store, *runs: str) -> list[Claims]:
     """The claims of runs that gave a sign of life now."""
-    for run in runs:
-        store.write(f"runs/{run}/alive", b"")
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda run: store.write(f"runs/{run}/alive", b""), runs))
     return [Claims(store, run, EXPIRES_S) for run in runs]
 
 
@@ -88,6 +88,7 @@ def test_the_claims_of_the_dead_have_one_heir_and_a_zombie_is_told(store: Store)
     (owner,) = [name for name, answer in zip(names, told, strict=True) if answer is None]
     assert set(told) == {None, owner}
     alive(store, "dead")
+    alive(store, owner)
     assert dead.take(KEY) == owner
     dead.release(KEY)
     assert dead.take(KEY) == owner

@@ -86,9 +86,7 @@ def _wait_started(actors: dict[str, Any], stop: threading.Event) -> None:
 
 def run_error(what: str, error: Exception) -> WanrayError:
     """What ends the run: the user's mistake where a worker found one, else the engine's trouble."""
-    if isinstance(error, WanrayError):
-        return error
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, ConfigError):
-        return ConfigError(str(cause))
+    cause = getattr(error, "cause", error)  # Ray's copy of a worker's error is of both kinds, ours and Ray's
+    if isinstance(cause, WanrayError):
+        return cause
     return EngineError(f"{what}: {last_line(error)}")
