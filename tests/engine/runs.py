@@ -84,22 +84,28 @@ def latents_of(out):
     }
 
 
-def start(arguments, stderr=subprocess.DEVNULL):
-    """`wanray render` in a session of its own, going on beside the test."""
-    return subprocess.Popen(
-        command(arguments),
-        env=os.environ | ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        text=True,
-        start_new_session=True,
-    )
+def start(arguments, stderr=None):
+    """`wanray render` in a session of its own, going on beside the test; errors go beside its config."""
+    with Path(arguments[0]).with_name("stderr").open("w") as errors:
+        return subprocess.Popen(
+            command(arguments),
+            env=os.environ | ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr or errors,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def wait_until(condition, process, seconds=180):
     """Return when `condition()` holds; fail when `process` ends before."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, f"the run ended with {process.returncode} before the fault"
+        assert process.poll() is None, f"the run ended with {process.returncode}: {_errors(process)}"
         assert time.monotonic() < deadline, "the run did not come as far as the fault"
         time.sleep(0.1)
+
+
+def _errors(process):
+    config = next(word for word in process.args if word.endswith(".yaml"))
+    return Path(config).with_name("stderr").read_text()[-3000:]

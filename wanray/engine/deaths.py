@@ -11,24 +11,32 @@ NAMED = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit): .")
 EXIT_DETAIL = re.compile(r"Worker exit detail: (.*?)\. There are")
 NODE_DIED = "node has died"
 """In the text of Ray's error for an actor that went down with its machine."""
+NODE_LEFT = "node was terminated expectedly"
+"""The same, where the machine was shut down in order: its raylet got SIGTERM, and its workers no time."""
 LOW_MEMORY = "running low on memory"
 """In the text of Ray's errors for a process that was killed to save its machine."""
 
 
 def failed_try(pool: str, error: RayError) -> FailedTry:
     """The try that ended in `error`; an infrastructure failure, whoever is to blame."""
-    too_large = isinstance(error, OutOfMemoryError) or LOW_MEMORY in str(error)
     return FailedTry(
         stage=pool,
         failure_class=FailureClass.INFRASTRUCTURE,
         message=f"its worker died: {_detail(error)}",
-        cause=FailureCause.OUT_OF_MEMORY if too_large else FailureCause.WORKER_DIED,
+        cause=_cause(error),
     )
+
+
+def _cause(error: RayError) -> FailureCause:
+    if isinstance(error, OutOfMemoryError) or LOW_MEMORY in str(error):
+        return FailureCause.OUT_OF_MEMORY
+    has_left = NODE_LEFT in str(error) or (isinstance(error, RayActorError) and error.preempted)
+    return FailureCause.PREEMPTED if has_left else FailureCause.WORKER_DIED
 
 
 def is_suspicious(error: RayError) -> bool:
     """Whether the request may have killed its worker: not where a whole node went down."""
-    return NODE_DIED not in str(error) and not (isinstance(error, RayActorError) and error.preempted)
+    return NODE_DIED not in str(error) and _cause(error) is not FailureCause.PREEMPTED
 
 
 def is_input_lost(error: RayError) -> bool:

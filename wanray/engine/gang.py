@@ -112,8 +112,6 @@ class Gang:
     def __init__(self, worker: int, pool: PoolSpec, group: PlacementGroup) -> None:
         self.worker, self.pool, self.group = worker, pool, group
         self.ranks: list[Any] = []
-        self.nodes: set[str] = set()
-        """Ids of the nodes where its ranks are."""
         self.victims: set[str] = set()
         """Keys under which it died since it last finished one."""
         self.answered_s = 0.0
@@ -154,7 +152,6 @@ class Gang:
             for index in range(self.pool.world_size)
         ]
         places = await asyncio.gather(*[rank.describe.remote() for rank in self.ranks])
-        self.nodes = {node for node, _, _ in places}
         order = sorted(range(len(places)), key=lambda index: places[index][:2])
         words = " ".join(f"{places[index][0][:8]}:{places[index][2]}" for index in order)
         return [self.ranks[index] for index in order], words

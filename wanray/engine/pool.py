@@ -1,42 +1,34 @@
-"""The GangPool actor: hands requests to idle healthy gangs, and rebuilds gangs whose ranks died or hang.
+"""The GangPool actor: hands requests to gangs, and decides what a death means for the request it struck.
 
 A request is never bound to a gang: when a rank dies under it, it goes to the next one (`dispatch` says when),
 up to `faults.max_attempts` times, while the broken gang is rebuilt in the background. The placement groups
 belong to the driver, so nothing here can leak GPUs. The actor itself may die: Ray starts it again, its ranks
-go down with it, and those who wait for a request ask again.
+go down with it, the driver says anew where the gangs shall be, and those who wait for a request ask again.
 """
 
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
 
 from wanray.config import FaultsConfig
-from wanray.engine.deaths import failed_try, is_input_lost, is_suspicious, last_line
-from wanray.engine.dispatch import Dispatch, GangState
+from wanray.engine.deaths import failed_try, is_input_lost, is_suspicious
+from wanray.engine.fleet import LEAVING, Fleet
 from wanray.engine.gang import Gang, RankFailedError
 from wanray.engine.patience import Patience
 from wanray.engine.pipeline import PoolSpec
-from wanray.errors import ConfigError, FailureCause, FailureClass
+from wanray.errors import FailureCause, FailureClass
 from wanray.records import STOPPED, FailedTry
 
-REBUILD_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
 POLL_S = 0.5
-FIRST_BUILDS = 3
-"""Times that a gang is built before the run begins, if its ranks die while they load."""
-
-LEAVING = "its node is being drained"
 
 Event = tuple[float, str, tuple[Any, ...]]
 """Unix seconds, name of a `Monitor` method, and its arguments without the pool."""
-
-BUILD_ERRORS = (RayError, TimeoutError, OSError, RuntimeError, ValueError)
-"""What building a gang may end in: ranks that die, weights that do not load, groups that are not placed."""
 
 
 class Verdict(NamedTuple):
@@ -51,54 +43,30 @@ class Verdict(NamedTuple):
 class GangPool:
     """Runs records on gangs. All methods are async on one event loop."""
 
-    def __init__(
-        self, pool: PoolSpec, groups: list[PlacementGroup], faults: FaultsConfig, start_timeout_s: float
-    ) -> None:
-        self.pool, self.faults, self.start_timeout_s = pool, faults, start_timeout_s
-        self.gangs = [Gang(worker, pool, group) for worker, group in enumerate(groups)]
-        self.dispatch, self.patience = Dispatch(len(groups)), Patience(faults)
-        self.progress = [_Progress() for _ in groups]
+    def __init__(self, pool: PoolSpec, faults: FaultsConfig, start_timeout_s: float) -> None:
+        self.pool, self.faults = pool, faults
+        self.fleet, self.patience = Fleet(pool, faults, start_timeout_s, self._tell), Patience(faults)
+        self.progress = [_Progress() for _ in range(pool.num_workers)]
         self.inputs: dict[str, list[Any]] = {}
         self.work: dict[str, asyncio.Task[Verdict]] = {}
-        self.starting: asyncio.Task[None] | None = None
-        self.stopping, self.why_lost = False, ""
+        self.stopping = False
         self.events: list[Event] = []
-        self.rebuilds: set[asyncio.Task[None]] = set()
         self.myself = ray.get_runtime_context().current_actor
 
-    async def start(self) -> None:
-        """Build all gangs; returns when each was tried and one can work, raises the first error otherwise."""
-        if self.starting is None:
-            self.starting = asyncio.ensure_future(self._start())
-        await asyncio.shield(self.starting)
+    async def start(self, groups: Sequence[PlacementGroup]) -> None:
+        """Returns when each gang was built, or tried, and one can work; raises the first error otherwise."""
+        self.fleet.place(groups)
+        await self.fleet.ready()
 
-    async def _start(self) -> None:
-        results = await asyncio.gather(*map(self._first_build, self.gangs), return_exceptions=True)
-        errors = [result for result in results if isinstance(result, BaseException)]
-        wrong = [error for error in errors if isinstance(error, ConfigError)]
-        if wrong or len(errors) == len(self.gangs):
-            raise (wrong or errors)[0]
-        for gang, result in zip(self.gangs, results, strict=True):
-            if result is not None:
-                self._rebuild(gang, last_line(result))
-
-    async def _first_build(self, gang: Gang) -> None:
-        for builds_left in reversed(range(FIRST_BUILDS)):
-            try:
-                return await self._build(gang)
-            except RayActorError as error:
-                if not builds_left or error.actor_init_failed:
-                    raise
-        return None
-
-    async def _build(self, gang: Gang) -> None:
-        place = await gang.build(self.start_timeout_s)
-        self._tell("gang_changed", gang.worker, "idle", place)
-        self.dispatch.change(gang.worker, GangState.IDLE)
+    async def tend(self, groups: Sequence[PlacementGroup]) -> list[Event]:
+        """Told again and again where the gangs shall be; returns what happened since the last time."""
+        self.fleet.place(groups)
+        events, self.events = self.events, []
+        return events
 
     async def run(self, ref: list[Any], key: str, shape: str) -> Verdict:
         """Render one record. Who asks for a key that is in work, after a crash of its own, waits for that."""
-        await self.start()
+        await self.fleet.ready()
         self.inputs[key] = ref
         if key not in self.work:
             self.work[key] = asyncio.ensure_future(self._run(key, shape))
@@ -108,7 +76,7 @@ class GangPool:
     async def _run(self, key: str, shape: str) -> Verdict:
         tries: list[FailedTry] = []
         suspect = False
-        while (gang := await self._next_alive(suspect)) is not None:
+        while (gang := await self.fleet.take(suspect)) is not None:
             self._tell("dispatched", key, gang.worker, len(tries) + 1)
             try:
                 table, outcome, tried = await self._watched(gang, key, shape, tries)
@@ -121,7 +89,7 @@ class GangPool:
                 tries.append(tried)
                 continue
             self._tell("released", key, gang.worker, outcome)
-            self._free(gang, outcome, tried)
+            self.fleet.give_back(gang, outcome, tried)
             if outcome == STOPPED and not self.stopping:
                 tries.append(_evacuated(self.pool.name))
                 continue
@@ -142,18 +110,6 @@ class GangPool:
         """Tries that count against the request: a node that goes says nothing of it."""
         return sum(item.cause is not FailureCause.PREEMPTED for item in tries)
 
-    async def _next_alive(self, suspect: bool) -> Gang | None:
-        """The next gang whose ranks answer, None when the run stops. The dead ones are rebuilt."""
-        while True:
-            try:
-                number = await self.dispatch.take(suspect)
-            except RuntimeError:
-                lost = f"all gangs of pool {self.pool.name} are lost: {self.why_lost}"
-                raise RuntimeError(lost) from None
-            if number is None or await self.gangs[number].is_alive():
-                return None if number is None else self.gangs[number]
-            self._rebuild(self.gangs[number], "died while idle")
-
     async def _watched(self, gang: Gang, key: str, shape: str, tries: list[FailedTry]) -> Any:
         """Run the request on the gang; a TimeoutError says that it hangs."""
         progress = self.progress[gang.worker] = _Progress()
@@ -170,7 +126,7 @@ class GangPool:
     def _buried(self, gang: Gang, key: str, error: Exception) -> FailedTry:
         """What a death means for its request; the gang is rebuilt unless the request never reached it."""
         if isinstance(error, RayError) and is_input_lost(error):
-            self.dispatch.change(gang.worker, GangState.IDLE)
+            self.fleet.put_back(gang)
             return failed_try(self.pool.name, error)
         if isinstance(error, RankFailedError):
             tried = error.args[0]
@@ -178,88 +134,23 @@ class GangPool:
             tried = failed_try(self.pool.name, error)
         else:
             tried = _stalled(self.pool.name, error)
-        self._rebuild(gang, tried.message, key)
+        self.fleet.rebuild(gang, tried.message, key)
         return tried
-
-    def _free(self, gang: Gang, outcome: str, tried: FailedTry | None) -> None:
-        """The gang is through with a request that did not kill it."""
-        if outcome == "done":
-            gang.victims.clear()
-        if tried is not None and tried.cause is FailureCause.OUT_OF_MEMORY:
-            self._rebuild(gang, "out of memory: what it holds is given back")
-        elif outcome == STOPPED and not self.stopping:
-            self._rebuild(gang, LEAVING)
-        elif outcome == STOPPED and self.pool.world_size > 1:
-            gang.kill()  # its other ranks still wait for the first
-            self.dispatch.change(gang.worker, GangState.DOWN)
-        else:
-            self.dispatch.change(gang.worker, GangState.IDLE)
-
-    def _rebuild(self, gang: Gang, reason: str, victim: str = "") -> None:
-        """Kill what is left of a gang and build it again, unless it dies under whatever it is given."""
-        gang.kill()
-        gang.victims |= {victim} - {""}
-        if len(gang.victims) >= self.faults.max_builds:
-            self._lose(gang, f"it died under {len(gang.victims)} requests in a row, at last: {reason}")
-            return
-        self.dispatch.change(gang.worker, GangState.DOWN)
-        self._tell("gang_changed", gang.worker, "rebuilding", reason)
-        if not self.stopping:
-            task = asyncio.ensure_future(self._rebuild_until_done(gang))
-            self.rebuilds.add(task)
-            task.add_done_callback(self.rebuilds.discard)
-
-    async def _rebuild_until_done(self, gang: Gang) -> None:
-        """A node that died looks alive for a while, so a failed attempt is normal. A gang that cannot be
-        built within the start timeout is given up.
-        """
-        pause_s, reason, deadline_s = REBUILD_PAUSE_S, "", time.monotonic() + self.start_timeout_s
-        while time.monotonic() < deadline_s:
-            try:
-                return await self._build(gang)
-            except BUILD_ERRORS as error:
-                reason = f"{type(error).__name__}: {error}"[:500]
-                self._tell("gang_changed", gang.worker, "rebuilding", reason)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-        return self._lose(gang, reason)
-
-    def _lose(self, gang: Gang, reason: str) -> None:
-        self.why_lost = reason
-        self._tell("gang_changed", gang.worker, "lost", reason)
-        self.dispatch.change(gang.worker, GangState.LOST)
 
     async def stop(self) -> None:
         """Take no more requests; those in work store their state, or end where that is as quick."""
         self.stopping = True
-        self.dispatch.close()
-        for gang in self.gangs:
-            gang.stop()
+        self.fleet.stop()
 
     async def abandon(self) -> None:
         """End now: those in work come back as stopped."""
         await self.stop()
-        for gang in self.gangs:
-            gang.kill()
-
-    async def evacuate(self, nodes: list[str]) -> None:
-        """Get off nodes that are about to go: requests in work there move on with their state."""
-        for gang in self.gangs:
-            if not gang.nodes & set(nodes):
-                continue
-            gang.stop()
-            if self.dispatch.state(gang.worker) is GangState.IDLE:
-                self._rebuild(gang, LEAVING)
+        self.fleet.kill()
 
     async def stepped(self, worker: int, key: str, step: int, total: int) -> None:
         """A rank reports progress."""
         self.progress[worker].heard(step)
         self._tell("stepped", worker, key, step, total)
-
-    async def take_events(self) -> list["Event"]:
-        """What happened since the last call."""
-        events, self.events = self.events, []
-        return events
 
     def _tell(self, event: str, *arguments: Any) -> None:
         self.events.append((time.time(), event, arguments))

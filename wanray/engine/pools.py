@@ -1,6 +1,5 @@
-"""Starts and ends the pools of a run on a cluster: placement groups of the driver, a GangPool actor each."""
+"""Starts and ends the pools of a run on a cluster: a GangPool actor each, on the driver's node."""
 
-import itertools
 import logging
 import threading
 import time
@@ -10,13 +9,13 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wanray.config import FaultsConfig, RayConfig
 from wanray.engine.cluster import Cluster
 from wanray.engine.deaths import last_line
 from wanray.engine.pipeline import PoolSpec
+from wanray.engine.places import Places
 from wanray.engine.pool import GangPool
 from wanray.errors import ConfigError, EngineError, WanrayError
 
@@ -28,6 +27,7 @@ POLL_S = 0.5
 @contextmanager
 def started_pools(
     pools: Sequence[PoolSpec],
+    places: Places,
     cluster: Cluster,
     config: RayConfig,
     faults: FaultsConfig,
@@ -36,44 +36,28 @@ def started_pools(
     """Pool name -> GangPool actor with at least one gang ready; all load at the same time.
 
     Raises:
-        ConfigError: a stage refuses its config, or labels that no node can have.
+        ConfigError: a stage refuses its config.
         EngineError: a pool cannot start.
     """
-    groups: dict[str, list[PlacementGroup]] = {pool.name: _place(pool) for pool in pools}
     actors: dict[str, Any] = {}
     try:
         for pool in pools:
             here = NodeAffinitySchedulingStrategy(cluster.driver_node, soft=False)
             actors[pool.name] = GangPool.options(scheduling_strategy=here, max_concurrency=1000).remote(
-                pool, groups[pool.name], faults, config.start_timeout_s
+                pool, faults, config.start_timeout_s
             )
         start = time.monotonic()
-        _wait_started(actors, stop)
+        _wait_started(actors, places, stop)
         logger.info("all pools are ready after %.1f s", time.monotonic() - start)
         yield actors
     finally:
         for actor in actors.values():
             ray.kill(actor)
-        for group in itertools.chain(*groups.values()):
-            remove_placement_group(group)
 
 
-def _place(pool: PoolSpec) -> list[PlacementGroup]:
-    assert pool.resources is not None
-    bundles = [pool.resources] * pool.world_size
-    labels = [pool.labels] * pool.world_size
-    try:
-        return [
-            placement_group(bundles, strategy="PACK", bundle_label_selector=labels)
-            for _ in range(pool.num_workers)
-        ]
-    except ValueError as error:
-        raise ConfigError(f"pools.{pool.name} cannot be placed with labels {pool.labels}: {error}") from error
-
-
-def _wait_started(actors: dict[str, Any], stop: threading.Event) -> None:
+def _wait_started(actors: dict[str, Any], places: Places, stop: threading.Event) -> None:
     """Return when all pools have started; the first that cannot ends the wait."""
-    waiting = {actor.start.remote(): name for name, actor in actors.items()}
+    waiting = {actor.start.remote(places.groups[name]): name for name, actor in actors.items()}
     while waiting and not stop.is_set():
         ready, _ = ray.wait(list(waiting), timeout=POLL_S)
         for started in ready:

@@ -9,7 +9,7 @@ raise: a failed record travels on as a failure, because Ray Data knows only whol
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import ray
@@ -20,6 +20,7 @@ from wanray.config import RenderConfig
 from wanray.engine.cluster import Cluster, with_resources
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec
+from wanray.engine.places import Places
 from wanray.engine.pools import run_error, started_pools
 from wanray.engine.proxy import GangProxy
 from wanray.engine.ray_data_private import limit_queues
@@ -49,9 +50,12 @@ def open_stream(
         EngineError: gangs cannot be placed or started, or the stream breaks.
     """
     pools = [with_resources(pool, cluster) for pool in pools]
-    with started_pools(pools, cluster, config.ray, config.faults, stop) as actors:
+    with (
+        closing(Places(pools)) as places,
+        started_pools(pools, places, cluster, config.ray, config.faults, stop) as actors,
+    ):
         finishing = {pool.name for pool in pools if pool.finishes}
-        watch = Watch(actors, finishing, monitor, stop, config.faults.drain_s)
+        watch = Watch(actors, places, finishing, monitor, stop, config.faults.drain_s)
         with watching(watch):
 
             def run(parts: Sequence[str], finish: Finish) -> None:

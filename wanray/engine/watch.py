@@ -1,6 +1,7 @@
 """The driver's eye on its pools, twice a second, from a thread of its own.
 
-Events go to the monitor; that the run shall stop, or that a node is about to go, goes to the pools.
+Events go to the monitor; that the run shall stop, or where gangs shall be now that a node is about to go,
+goes to the pools.
 """
 
 import logging
@@ -16,6 +17,7 @@ from ray.exceptions import RayError
 from wanray.engine.background import background
 from wanray.engine.draining import draining_nodes
 from wanray.engine.monitor import Monitor
+from wanray.engine.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +32,13 @@ class Watch:
     def __init__(
         self,
         actors: dict[str, Any],
+        places: Places,
         finishing: set[str],
         monitor: Monitor,
         stop: threading.Event,
         drain_s: float,
     ) -> None:
-        self._actors, self._finishing, self._monitor = actors, finishing, monitor
+        self._actors, self._places, self._finishing, self._monitor = actors, places, finishing, monitor
         self._stop, self._drain_s = stop, drain_s
         self._asked: dict[str, Any] = {}
         """Pool -> reference to events that it was asked for."""
@@ -48,17 +51,17 @@ class Watch:
 
     def look(self) -> None:
         """Carry news in both directions."""
-        self._fetch_events()
+        self._tend()
         if self._stop.is_set():
             self._drain()
         elif time.monotonic() - self._nodes_s > NODES_EVERY_S:
             self._nodes_s = time.monotonic()
             self._evacuate()
 
-    def _fetch_events(self) -> None:
-        """Take what the pools have to tell; the answer of one that is slow is waited for until it comes."""
+    def _tend(self) -> None:
+        """Tell the pools their places and hear their news; a slow one is not asked before it answers."""
         for name in set(self._actors) - set(self._asked):
-            self._asked[name] = self._actors[name].take_events.remote()
+            self._asked[name] = self._actors[name].tend.remote(self._places.groups[name])
         ready, _ = ray.wait([*self._asked.values()], num_returns=len(self._asked), timeout=ANSWER_TIMEOUT_S)
         for name in [name for name, ref in self._asked.items() if ref in ready]:
             try:
@@ -86,8 +89,8 @@ class Watch:
         leaving = set(draining_nodes())
         if leaving - self._leaving:
             logger.warning("nodes are about to go: %s", ", ".join(node[:8] for node in leaving))
-            for actor in self._actors.values():
-                actor.evacuate.remote(list(leaving))
+        if leaving:
+            self._places.leave(leaving)
         self._leaving = leaving
 
     def _tell(self, method: str, names: set[str]) -> None:
