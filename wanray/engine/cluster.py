@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's default of 15 lets anything else on the machine go first
+    "RAY_prestart_worker_first_driver": "0",  # a process per CPU that nobody needs
 }
 
 
