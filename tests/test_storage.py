@@ -82,6 +82,18 @@ def test_sizes_are_those_of_what_is_found(store: Store) -> None:
     assert list(store.sizes("")) == store.find("")
 
 
+def test_stats_are_sizes_and_times_of_what_is_found(store: Store) -> None:
+    assert store.stats("a") == {}
+    store.write("a/2", b"xy")
+    store.write("a/b/1", b"")
+    store.write("c", b"x")
+    stats = store.stats("a")
+    assert {path: size for path, (size, _) in stats.items()} == store.sizes("a")
+    for path, (_, modified_s) in stats.items():
+        assert 0 <= modified_s - store.modified(path) < 1  # a bucket's `modified` knows whole seconds
+    assert list(store.stats("")) == store.find("")
+
+
 def test_modified_is_when_the_object_was_last_put(store: Store) -> None:
     for path in ("a/object", "a"):
         with pytest.raises(FileNotFoundError):
@@ -224,7 +236,7 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "scandir", refuse)
-    for listing in (store.names, store.find, store.sizes):
+    for listing in (store.names, store.find, store.sizes, store.stats):
         with pytest.raises(StorageError, match=r"cannot list .*/a: PermissionError"):
             listing("a")
 
@@ -258,6 +270,8 @@ def test_an_unreachable_endpoint_is_named(s3_url: str, monkeypatch: pytest.Monke
     store = Store.open(s3_url)
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:9.* \(2 tries\); check that the store is there"):
         store.create("object", b"x")
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:9[^(]*; check that the store is there"):
+        store.hurried().create("object", b"x")
 
 
 def test_a_password_in_the_url_is_refused_and_not_shown() -> None:

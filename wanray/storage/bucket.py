@@ -6,6 +6,7 @@ Whatever is set, aiohttp sends a request again, puts too, when a connection that
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ _ERRORS = {
 _S3_REQUESTS = {"retries": {"mode": "standard", "total_max_attempts": 2}}
 _S3_REQUESTS_OF_OTHERS = {"retries": {"mode": "standard", "total_max_attempts": 6}}
 """botocore's settings for readers that have no Store above them to try again."""
+_TIMES = ("LastModified", "mtime", "last_modified")
+"""Where listings of S3, Google and Azure tell when an object was last put."""
 _PART_BYTES = 50 << 20
 """Of an upload to S3 in parts, which objects of twice this size are."""
 
@@ -97,10 +100,16 @@ class Bucket:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes by path of objects at any depth."""
-        # Some servers keep a folder whose last object went, and s3fs then finds the folder.
-        found = cast(dict[str, Any], self._fs.find(self._full(prefix), detail=True))
-        files = {path: found[path]["size"] for path in found if found[path]["type"] == "file"}
-        return {path.removeprefix(f"{self._root}/"): size for path, size in files.items()}
+        return {path: entry["size"] for path, entry in self._listing(prefix).items()}
+
+    def stats(self, prefix: str) -> dict[str, tuple[int, float]]:
+        """(bytes, Unix seconds of the last put) by path of objects at any depth."""
+        stats: dict[str, tuple[int, float]] = {}
+        for path, entry in self._listing(prefix).items():
+            moment = next((entry[name] for name in _TIMES if name in entry), None)
+            with suppress(FileNotFoundError):  # deleted since
+                stats[path] = entry["size"], moment.timestamp() if moment else self.modified(path)
+        return stats
 
     def delete(self, path: str) -> None:
         """Remove the object."""
@@ -112,6 +121,13 @@ class Bucket:
         if self._is_s3:
             fs = type(fs)(*fs.storage_args, **fs.storage_options | {"config_kwargs": _S3_REQUESTS_OF_OTHERS})
         return fs, [self._full(path) for path in paths]
+
+    def _listing(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """What the filesystem tells of each object at any depth."""
+        found = cast(dict[str, Any], self._fs.find(self._full(prefix), detail=True))
+        # Some servers keep a folder whose last object went, and s3fs then finds the folder.
+        files = {path: entry for path, entry in found.items() if entry["type"] == "file"}
+        return {path.removeprefix(f"{self._root}/"): entry for path, entry in files.items()}
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}".rstrip("/")

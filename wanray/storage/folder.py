@@ -76,11 +76,16 @@ class Folder:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes by path of files at any depth."""
-        sizes: dict[str, int] = {}
+        return {path: size for path, (size, _) in self.stats(prefix).items()}
+
+    def stats(self, prefix: str) -> dict[str, tuple[int, float]]:
+        """(bytes, Unix seconds of the last write) by path of files at any depth."""
+        stats: dict[str, tuple[int, float]] = {}
         for path in self.find(prefix):
             with suppress(FileNotFoundError):  # deleted since
-                sizes[path] = (self._root / path).stat().st_size
-        return sizes
+                status = (self._root / path).stat()
+                stats[path] = status.st_size, status.st_mtime
+        return stats
 
     def delete(self, path: str) -> None:
         """Remove the file, and the folders that it was the last in."""

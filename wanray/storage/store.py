@@ -73,6 +73,10 @@ class Store:
         """Whether a call costs a round trip, so that many at once, or one listing, are worth while."""
         return isinstance(self._backend, Bucket)
 
+    def hurried(self, num_waits: int = 0) -> "Store":
+        """The same place, for calls that try again only so many times: nobody wants to wait for them."""
+        return Store(self.url, self._backend, num_waits)
+
     def uri(self, path: str) -> str:
         """The full name of `path`, for messages."""
         return f"{self.url}/{path}"
@@ -122,6 +126,10 @@ class Store:
         """Bytes by path of what `find` finds; as cheap as that in a bucket, a call each in a folder."""
         return dict(sorted(self._call("list", prefix, self._backend.sizes).items()))
 
+    def stats(self, prefix: str) -> dict[str, tuple[int, float]]:
+        """(bytes, time as `modified` tells it, maybe finer) by path, at the cost of `sizes`."""
+        return dict(sorted(self._call("list", prefix, self._backend.stats).items()))
+
     def delete(self, path: str) -> None:
         """Remove the object, and the folders that become empty; it may be absent."""
         with suppress(FileNotFoundError):
@@ -137,7 +145,7 @@ class Store:
         Raises:
             StorageError: nothing can be written here; said sooner than by other methods.
         """
-        path, hurried = f"work/probe-{uuid4().hex}", Store(self.url, self._backend, _NUM_CHECK_WAITS)
+        path, hurried = f"work/probe-{uuid4().hex}", self.hurried(_NUM_CHECK_WAITS)
         created, replaced = hurried.create(path, b"first"), hurried.create(path, b"second")
         hurried.delete(path)
         return created and not replaced
@@ -193,5 +201,6 @@ class _Backend(Protocol):
     def names(self, prefix: str) -> list[str]: ...
     def find(self, prefix: str) -> list[str]: ...
     def sizes(self, prefix: str) -> dict[str, int]: ...
+    def stats(self, prefix: str) -> dict[str, tuple[int, float]]: ...
     def delete(self, path: str) -> None: ...
     def for_arrow(self, paths: Sequence[str]) -> tuple[fsspec.AbstractFileSystem | None, list[str]]: ...
