@@ -95,6 +95,17 @@ TASKS: dict[str, Task] = {
 }
 
 
+PROMPT_KINDS = ("t2v", "i2v", "i2v_empty", "flf2v", "vace")
+"""Kinds of prompts that a language model is told to extend in different ways."""
+
+
+def prompt_kind(task: str, has_prompt: bool) -> str:
+    """The kind of a prompt (`PROMPT_KINDS`); `i2v_empty`: the image is all there is."""
+    if task == "i2v" and not has_prompt:
+        return "i2v_empty"
+    return "t2v" if task == "t2i" else task
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dims:
     """Sizes of one diffusion transformer, for estimates and for telling checkpoints apart."""
