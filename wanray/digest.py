@@ -4,10 +4,14 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from wanray.checkpoint import Component
+from wanray.records import canonical_json
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +37,35 @@ def weights_digest(checkpoint: Weights) -> str:
 
     Large files are read once; their digests are cached by path, size and time of change.
     """
-    files = checkpoint.files()
+    return _digest_below(Path(checkpoint.path), checkpoint.files())
+
+
+def folder_digest(folder: Path) -> str:
+    """The same over all files of a folder that is no checkpoint of Wan's."""
+    return _digest_below(folder, _files_of(folder))
+
+
+def parts_digest(*parts: Component | str | None) -> str:
+    """The same of a few networks, and of folders of what else belongs to them, wherever they lie."""
+    digests = []
+    for part in parts:
+        if isinstance(part, Component):
+            files = [Path(file) for file in part.files]
+            digests += [canonical_json(part.config), _digest([file.name for file in files], files)]
+        elif part is not None:
+            digests.append(folder_digest(Path(part)))
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _digest_below(folder: Path, files: Sequence[Path]) -> str:
+    return _digest([file.relative_to(folder).as_posix() for file in files], files)
+
+
+def _digest(names: Sequence[str], files: Sequence[Path]) -> str:
     cache = _DigestCache.load()
     new_bytes = sum(file.stat().st_size for file in files if not cache.knows(file))
     if new_bytes > SLOW_BYTES:
@@ -41,10 +73,7 @@ def weights_digest(checkpoint: Weights) -> str:
     with ThreadPoolExecutor(8) as threads:
         digests = list(threads.map(cache.digest, files))
     cache.save()
-    lines = [
-        f"{file.relative_to(checkpoint.path).as_posix()} {digest}\n"
-        for file, digest in zip(files, digests, strict=True)
-    ]
+    lines = [f"{name} {digest}\n" for name, digest in zip(names, digests, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ Knows nothing of what is in a checkpoint but which files no render needs. Import
 import importlib
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,13 @@ class Repository:
     """A branch, tag or commit; None: the hub's default branch."""
     is_url: bool = True
     """Whether the user wrote the scheme, and so cannot have meant a folder."""
+    key: str = "model.path"
+    """Where the user wrote it."""
 
 
-def resolve(path: str) -> str:
-    """The local folder of the checkpoint that `path` names, downloaded first if it lies on a hub.
+def resolve(path: str, key: str = "model.path") -> str:
+    """The local folder of the checkpoint that `path`, the value of `key`, names; downloaded first if it lies
+    on a hub.
 
     What is in the hub's cache is not downloaded again, and serves when the hub cannot be reached.
 
@@ -55,10 +58,11 @@ def resolve(path: str) -> str:
     repository = parse(path)
     if repository is None:
         raise ConfigError(
-            f"model.path {path} does not exist: name a checkpoint folder, a repository such as "
+            f"{key} {path} does not exist: name a checkpoint folder, a repository such as "
             "Wan-AI/Wan2.1-T2V-1.3B, or hf://owner/name[@revision] or modelscope://owner/name[@revision]"
         )
-    return {"hf": _from_hugging_face, "modelscope": _from_modelscope}[repository.scheme](repository)
+    fetch = {"hf": _from_hugging_face, "modelscope": _from_modelscope}[repository.scheme]
+    return fetch(replace(repository, key=key))
 
 
 def parse(path: str) -> Repository | None:
@@ -94,8 +98,8 @@ def _from_hugging_face(repository: Repository) -> str:
         return snapshot_download(repository.id, **wanted)
     except (OSError, HTTPError) as error:
         raise ConfigError(
-            f"model.path {repository.id}: its download from {hub} to {constants.HF_HUB_CACHE} broke off "
-            f"({_reason(error)}): the same command continues it"
+            f"{repository.key} {repository.id}: its download from {hub} to {constants.HF_HUB_CACHE} broke "
+            f"off ({_reason(error)}): the same command continues it"
         ) from error
 
 
@@ -119,7 +123,7 @@ def _explain(repository: Repository, hub: str, error: Exception) -> str:
     else:
         text = f"the cache does not hold {repository.id}, and {hub} could not be reached ({_reason(error)})"
         remedy = f"check the connection and HF_ENDPOINT, or {COPY}"
-    return f"model.path {local}{text}: {remedy}"
+    return f"{repository.key} {local}{text}: {remedy}"
 
 
 def _from_modelscope(repository: Repository) -> str:
@@ -127,15 +131,15 @@ def _from_modelscope(repository: Repository) -> str:
         download = importlib.import_module("modelscope").snapshot_download
     except ImportError as error:
         raise ConfigError(
-            f"model.path modelscope://{repository.id} needs the package modelscope, which does not import "
-            f"({error}): pip install 'wanray[modelscope]', or {COPY}"
+            f"{repository.key} modelscope://{repository.id} needs the package modelscope, which does not "
+            f"import ({error}): pip install 'wanray[modelscope]', or {COPY}"
         ) from error
     patterns = {"allow_patterns": [*NEEDED], "ignore_patterns": [*NOT_NEEDED]}
     try:
         return download(repository.id, revision=repository.revision, **patterns)
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"model.path modelscope://{repository.id} could not be downloaded from ModelScope "
+            f"{repository.key} modelscope://{repository.id} could not be downloaded from ModelScope "
             f"({_reason(error)}): check name and connection, or {COPY}"
         ) from error
 

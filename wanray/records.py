@@ -17,6 +17,9 @@ from wanray.registry import Guidance
 FORMAT_VERSION = 2
 """Part of every key: raised when the same request would give other pixels than before."""
 
+NOT_EXTENDED = {"method": "none"}
+"""`Request.extension` of a prompt that is rendered as written."""
+
 PLAN_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -48,6 +51,7 @@ RECORD_SCHEMA = pa.schema(
         ("skipped", pa.string()),
         ("clip", pa.string()),
         ("timings_s", pa.string()),
+        ("extended", pa.string()),
         ("tries", pa.string()),
         ("topology", pa.string()),
         ("notes", pa.list_(pa.string())),
@@ -88,8 +92,9 @@ class Request:
     shift: float
     guidance: Guidance
     solver: str
-    extension: dict[str, Any] = field(default_factory=lambda: {"method": "none"})
-    """How the prompt is extended before it is encoded."""
+    extension: dict[str, Any] = field(default_factory=NOT_EXTENDED.copy)
+    """How the prompt is extended before it is encoded: method, model, template (digest), language, seed and
+    variant."""
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Manifest column -> sha256 of its media, in order."""
     key_frames: tuple[int, ...] = ()
@@ -190,8 +195,16 @@ class Record:
     """What went wrong so far, in all stages and rounds."""
     topology: dict[str, Any] = field(default_factory=dict)
     """Per pool: the gang that did the work."""
+    extended: dict[str, Any] = field(default_factory=dict)
+    """The `prompt` that a language model made of the request's, or why it was kept as written (`kept`);
+    empty where nobody was asked."""
     notes: tuple[str, ...] = ()
     """What the author of the row should know, such as a prompt that was cut."""
+
+    @property
+    def prompt(self) -> str:
+        """What is encoded: the extended prompt, else the one of the request."""
+        return self.extended.get("prompt", self.request.prompt)
 
     @property
     def attempts(self) -> int:
@@ -252,7 +265,7 @@ class Record:
         for name in ("failure", "clip"):
             values[name] = None if values[name] is None else canonical_json(asdict(values[name]))
         values["tries"] = [asdict(item) for item in self.tries]
-        for name in ("tags", "sources", "timings_s", "topology", "tries"):
+        for name in ("tags", "sources", "timings_s", "topology", "extended", "tries"):
             values[name] = canonical_json(values[name])
         return pa.table({name: [values[name]] for name in RECORD_SCHEMA.names}, schema=RECORD_SCHEMA)
 
@@ -272,6 +285,7 @@ class Record:
             timings_s=json.loads(row["timings_s"]),
             tries=_tries(json.loads(row["tries"])),
             topology=json.loads(row["topology"]),
+            extended=json.loads(row["extended"]),
             notes=tuple(row["notes"]),
         )
 

@@ -12,7 +12,9 @@ def cluster():
     """A Ray cluster for all tests of a file; its address."""
     import ray
 
-    os.environ["RAY_prestart_worker_first_driver"] = "0"  # a process per CPU that nobody needs
+    from wanray.engine.cluster import LOCAL_ENVIRONMENT
+
+    os.environ.update(LOCAL_ENVIRONMENT)
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()

@@ -20,7 +20,8 @@ from wanray.registry import Guidance
 from wanray.stage import Worker
 from wanray.stages.condition import Condition
 from wanray.stages.configs import ConditionConfig
-from wanray.stages.inputs import fetch, frame_ids, read_inputs, speed
+from wanray.stages.fetch import fetch
+from wanray.stages.inputs import frame_ids, read_inputs, speed
 from wanray.stages.payload import Payload
 
 REQUEST = Request(

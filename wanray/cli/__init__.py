@@ -18,6 +18,7 @@ app = typer.Typer(
 _COMMANDS = (
     render.render,
     render.plan,
+    render.extend,
     render.decode,
     upkeep.status,
     upkeep.verify,

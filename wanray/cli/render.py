@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from wanray.cli.pages import print_page
-from wanray.errors import ConfigError
+from wanray.errors import ConfigError, ExitCode
 
 Config = Annotated[Path, typer.Argument(help="YAML file; it states only what differs from the defaults.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as output.url=s3://bucket/run1")]
@@ -62,6 +62,41 @@ def plan(
         print(json.dumps(plan_json(planned), indent=1, ensure_ascii=False))
     else:
         _print_plan(planned)
+
+
+def extend(
+    config: Config,
+    overrides: Overrides = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Parquet file to write; URL/extended.parquet if left out."),
+    ] = None,
+) -> None:
+    """Only extend the prompts, without GPU and Ray: writes a manifest to read, to edit and to render.
+
+    Render it with extension.method=none. Exit code 0: all prompts extended; 2: some were kept as written or
+    left out; 1: wrong use.
+    """
+    from io import BytesIO
+
+    import pyarrow.parquet as pq
+
+    from wanray.engine.extend_alone import extend_manifest
+    from wanray.storage import Store
+
+    loaded, done = _prepared(config, overrides, lambda loaded: (loaded, extend_manifest(loaded)))
+    folder, _, name = (to or f"{loaded.output.url.rstrip('/')}/extended.parquet").rpartition("/")
+    sink = BytesIO()
+    pq.write_table(done.table, sink)
+    Store.open(folder or ".").write(name, sink.getvalue())
+    for problem in done.problems:
+        print(f"left out: {problem}")
+    print(
+        f"{done.table.num_rows - done.num_kept} prompts extended, {done.num_kept} kept as written, "
+        f"{len(done.problems)} rows left out"
+    )
+    print(f"manifest {folder or '.'}/{name} (render it with extension.method=none)")
+    raise typer.Exit(ExitCode.FAILURES if done.num_kept or done.problems else ExitCode.DONE)
 
 
 def decode(

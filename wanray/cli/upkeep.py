@@ -79,12 +79,20 @@ def gc(
     older_than_days: Annotated[
         float, typer.Option(help="Age of what a run could still take up: state, folders without meta.json.")
     ] = 7.0,
+    cache: Annotated[
+        str | None, typer.Option(help="The cache.url of its renders; URL/cache if left out.")
+    ] = None,
+    cache_gib: Annotated[float, typer.Option(help="Of the cache the newest so many GiB stay.")] = 100.0,
 ) -> None:
-    """Remove what runs left behind and nobody needs; runs/ and inputs/ stay."""
+    """Remove what runs left behind and nobody needs, and the oldest of the cache; runs/ and inputs/ stay."""
+    from wanray.sinks.cache import trim
+    from wanray.storage import Store
     from wanray.upkeep.output import open_output
     from wanray.upkeep.pages import waste_page
     from wanray.upkeep.waste import find_waste, remove
 
+    if not cache_gib >= 0:
+        raise ConfigError(f"--cache-gib must be at least 0, got {cache_gib}")
     ledger = open_output(url)
     found = find_waste(ledger, older_than_days)
     if not dry_run:
@@ -92,4 +100,11 @@ def gc(
     print_page(waste_page(found.waste), width=120)
     for run in found.running:
         print(f"run {run} is running: what belongs to clips that are not committed is left alone")
+    kept = Store.open(cache or f"{ledger.store.url}/cache")
+    trimmed = trim(kept, int(cache_gib * 2**30), dry_run=dry_run)
+    if trimmed.entries:
+        print(
+            f"cache {kept.url}: {trimmed.removed} of {trimmed.entries} entries, "
+            f"{trimmed.removed_bytes / 2**30:.2f} of {trimmed.bytes / 2**30:.2f} GiB, above {cache_gib:g} GiB"
+        )
     print("nothing was removed (--dry-run)" if dry_run else "removed")

@@ -1,5 +1,6 @@
 """The configuration: frozen dataclasses (`schema`) and how YAML and overrides become them (`load`)."""
 
+from wanray.config.extension import CacheConfig, ExtensionConfig
 from wanray.config.faults import DenoisingConfig, FaultsConfig, MediaConfig
 from wanray.config.load import load_config, place_of
 from wanray.config.schema import (
@@ -17,9 +18,11 @@ from wanray.config.schema import (
 )
 
 __all__ = [
+    "CacheConfig",
     "DefaultsConfig",
     "DenoisingConfig",
     "EstimateConfig",
+    "ExtensionConfig",
     "FaultsConfig",
     "MediaConfig",
     "ModelConfig",

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from wanray.config.checks import check_at_least, check_choice
+from wanray.config.extension import CacheConfig, ExtensionConfig
 from wanray.config.faults import DenoisingConfig, FaultsConfig, MediaConfig
 from wanray.errors import ConfigError
 from wanray.registry import MODELS
@@ -218,7 +219,7 @@ class PoolConfig:
     """The workers of one stage."""
 
     workers: int = 1
-    """Actors, for encode and decode."""
+    """Actors, for extend, encode and decode."""
     gangs: int = 1
     """Gangs, for the denoise pools."""
     topology: TopologyConfig = field(default_factory=TopologyConfig)
@@ -247,6 +248,7 @@ class PoolConfig:
 class PoolsConfig:
     """One entry per pool. `denoise` serves models with one expert and placement `both`."""
 
+    extend: PoolConfig = field(default_factory=PoolConfig)
     encode: PoolConfig = field(default_factory=PoolConfig)
     denoise: PoolConfig = field(default_factory=PoolConfig)
     denoise_high: PoolConfig = field(default_factory=PoolConfig)
@@ -305,6 +307,8 @@ class RenderConfig:
     defaults: DefaultsConfig = field(default_factory=DefaultsConfig)
     sweep: dict[str, list[Any]] = field(default_factory=dict)
     """Column -> values: every row is rendered once per combination."""
+    extension: ExtensionConfig = field(default_factory=ExtensionConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     placement: str = "auto"
     """Of two experts: `split` (a pool each), `both` (in every gang), `swap`, or `auto`."""
     claim: bool = False

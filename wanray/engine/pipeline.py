@@ -5,6 +5,7 @@ from typing import Any
 
 from wanray.checkpoint import Checkpoint
 from wanray.config import NumericsConfig, PoolConfig, RenderConfig
+from wanray.digest import parts_digest
 from wanray.plan.pools import pool_config, pool_experts
 from wanray.stage import StageSpec, Worker
 from wanray.stages.configs import (
@@ -28,6 +29,8 @@ class PoolSpec:
     """Gangs; a worker of encode or decode is a gang of one."""
     world_size: int = 1
     """Ranks in a gang."""
+    shares: bool = False
+    """Requests of equal prompts and media share what is made of them: the first goes alone."""
     finishes: bool = False
     """Goes on when the run is told to stop: what comes here is as good as done."""
     wants_gpu: bool = False
@@ -64,19 +67,30 @@ def numerics_json(numerics: NumericsConfig) -> dict[str, Any]:
 
 
 def make_pools(
-    config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], placement: str, run: str
+    config: RenderConfig,
+    checkpoint: Checkpoint,
+    model: dict[str, str],
+    placement: str,
+    run: str,
+    extend: ExtendConfig | None,
 ) -> tuple[PoolSpec, ...]:
-    """The pools of a rendering job, in the order of the data flow."""
+    """The pools of a rendering job, in the order of the data flow; `extend`: prompts are extended."""
     # images and videos go through the VAE there, which takes a CPU longer than denoising takes GPUs
     has_media = bool(checkpoint.model.inputs)
-    encode = _workers(
-        "encode", config.pools.encode, *_encode_stages(config, checkpoint, run), wants_gpu=has_media
-    )
+    admit, encode = _admit_stage(config, run), _encode_stages(config, checkpoint)
+    if extend is None:
+        first = (_workers("encode", config.pools.encode, admit, *encode, wants_gpu=has_media),)
+    else:
+        first = (
+            _workers("extend", config.pools.extend, admit, _extend_stage(extend), wants_gpu=extend.is_local),
+            _workers("encode", config.pools.encode, *encode, wants_gpu=has_media),
+        )
+    first = tuple(replace(pool, shares=True) for pool in first)
     denoise = [
         _gangs(name, pool_config(config, name), _denoise_stage(name, experts, config, checkpoint))
         for name, experts in pool_experts(placement, checkpoint.model).items()
     ]
-    return (encode, *denoise, _decode_pool(config, _decode_stage(config, checkpoint, model, run)))
+    return (*first, *denoise, _decode_pool(config, _decode_stage(config, checkpoint, model, run)))
 
 
 def make_decode_pools(
@@ -109,24 +123,30 @@ def _gangs(name: str, pool: PoolConfig, stage: StageSpec) -> PoolSpec:
     return replace(_workers(name, pool, stage), **size)
 
 
-def _encode_stages(config: RenderConfig, checkpoint: Checkpoint, run: str) -> tuple[StageSpec, ...]:
+def _admit_stage(config: RenderConfig, run: str) -> StageSpec:
     admit = AdmitConfig(
         output_url=config.output.url,
         run=run,
         claim=config.claim,
         claim_expires_s=config.faults.claim_expires_s,
     )
+    return StageSpec(name="admit", target="wanray.stages.admit:Admit", config=admit)
+
+
+def _extend_stage(config: ExtendConfig) -> StageSpec:
+    return StageSpec(name="extend", target="wanray.stages.extend:Extend", config=config)
+
+
+def _encode_stages(config: RenderConfig, checkpoint: Checkpoint) -> tuple[StageSpec, ...]:
     encode = EncodeConfig(
         text_encoder=checkpoint.text_encoder,
         tokenizer=checkpoint.tokenizer,
         mode=config.numerics.mode,
         dtype=config.numerics.dtype,
+        digest=parts_digest(checkpoint.text_encoder, checkpoint.tokenizer),
+        cache_url=config.cache.url,
     )
-    stages = (
-        StageSpec(name="admit", target="wanray.stages.admit:Admit", config=admit),
-        StageSpec(name="extend", target="wanray.stages.extend:Extend", config=ExtendConfig()),
-        StageSpec(name="encode", target="wanray.stages.encode:Encode", config=encode),
-    )
+    stages = (StageSpec(name="encode", target="wanray.stages.encode:Encode", config=encode),)
     return (*stages, _condition_stage(config, checkpoint)) if checkpoint.model.inputs else stages
 
 
@@ -139,6 +159,8 @@ def _condition_stage(config: RenderConfig, checkpoint: Checkpoint) -> StageSpec:
         mode=config.numerics.mode,
         dtype=config.numerics.dtype,
         media=config.media,
+        digest=parts_digest(checkpoint.vae, checkpoint.image_encoder, checkpoint.image_processor),
+        cache_url=config.cache.url,
     )
     return StageSpec(name="condition", target="wanray.stages.condition:Condition", config=condition)
 

@@ -18,6 +18,7 @@ from ray.util.placement_group import PlacementGroup
 
 from wanray.config import FaultsConfig
 from wanray.engine.deaths import failed_try, is_input_lost, is_suspicious
+from wanray.engine.firsts import Firsts
 from wanray.engine.fleet import LEAVING, Fleet
 from wanray.engine.gang import Gang, RankFailedError
 from wanray.engine.patience import Patience
@@ -47,6 +48,7 @@ class GangPool:
         self.pool, self.faults = pool, faults
         self.fleet, self.patience = Fleet(pool, faults, start_timeout_s, self._tell), Patience(faults)
         self.progress = [_Progress() for _ in range(pool.num_workers)]
+        self.firsts = Firsts()
         self.inputs: dict[str, list[Any]] = {}
         self.work: dict[str, asyncio.Task[Verdict]] = {}
         self.stopping = False
@@ -64,14 +66,22 @@ class GangPool:
         events, self.events = self.events, []
         return events
 
-    async def run(self, ref: list[Any], key: str, shape: str) -> Verdict:
-        """Render one record. Who asks for a key that is in work, after a crash of its own, waits for that."""
+    async def run(self, ref: list[Any], key: str, shape: str, group: str) -> Verdict:
+        """Render one record. Who asks for a key that is in work, after a crash of its own, waits for that.
+
+        shape: requests of one shape take equally long per step.
+        group: of requests that share what is made of the first of them; empty: it shares nothing.
+        """
         await self.fleet.ready()
         self.inputs[key] = ref
         if key not in self.work:
-            self.work[key] = asyncio.ensure_future(self._run(key, shape))
+            self.work[key] = asyncio.ensure_future(self._in_turn(key, shape, group))
             self.work[key].add_done_callback(lambda _: (self.work.pop(key), self.inputs.pop(key)))
         return await asyncio.shield(self.work[key])
+
+    async def _in_turn(self, key: str, shape: str, group: str) -> Verdict:
+        async with self.firsts.turn(group):
+            return await self._run(key, shape)
 
     async def _run(self, key: str, shape: str) -> Verdict:
         tries: list[FailedTry] = []

@@ -10,6 +10,7 @@ import yaml
 from wanray.checkpoint import Checkpoint, open_checkpoint
 from wanray.config import RenderConfig
 from wanray.digest import weights_digest
+from wanray.engine.extending import make_extending
 from wanray.engine.pipeline import PoolSpec, make_pools, numerics_json
 from wanray.errors import ConfigError, StorageError
 from wanray.hub import resolve as resolve_path
@@ -68,8 +69,12 @@ def prepare(config: RenderConfig, choice: Choice = EVERYTHING, *, write: bool) -
     notes = check_pools(config, placement, checkpoint.dims, list(pool_experts(placement, checkpoint.model)))
     model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint)}
     ledger, run = Ledger(Store.open(config.output.url)), config.run or new_run()
-    keep = _keeper(ledger.store, write)
-    resolved = resolve(read_batches(config.manifest), _resolver(config, checkpoint, model, keep))
+    keep = make_keeper(ledger.store, write)
+    extending = make_extending(config, checkpoint.model)
+    resolver = replace(
+        make_resolver(config, checkpoint, model, keep), extension=extending and extending.extension
+    )
+    resolved = resolve(read_batches(config.manifest), resolver)
     if write:
         notes += check_output(ledger.store)
     failed = set() if choice.retry_failed or choice.only else ledger.keys_failed_for_good()
@@ -79,7 +84,7 @@ def prepare(config: RenderConfig, choice: Choice = EVERYTHING, *, write: bool) -
         settings = yaml.safe_dump(asdict(config), sort_keys=False)
         ledger.store.write(f"runs/{run}/config.yaml", settings.encode())
     plan = _plan(config, checkpoint, placement, model, run, selection, notes)
-    pools = make_pools(config, checkpoint, model, placement, run)
+    pools = make_pools(config, checkpoint, model, placement, run, extending and extending.stage)
     return Job(config=config, plan=plan, pools=pools, invalid=selection.invalid, ledger=ledger)
 
 
@@ -88,7 +93,10 @@ def new_run() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def _resolver(config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], keep: Keep) -> Resolver:
+def make_resolver(
+    config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], keep: Keep
+) -> Resolver:
+    """What is the same for all rows of a job whose prompts are rendered as written."""
     official = checkpoint.model.defaults
     if config.numerics.mode == "diffusers":
         official = replace(DIFFUSERS_DEFAULTS, shift=checkpoint.flow_shift)
@@ -104,7 +112,7 @@ def _resolver(config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str
     )
 
 
-def _keeper(store: Store, write: bool) -> Keep:
+def make_keeper(store: Store, write: bool) -> Keep:
     """Media that come inside the manifest lie under `inputs/`, by their content."""
 
     def keep(sha256: str, content: bytes) -> str:

@@ -25,10 +25,11 @@ class GangProxy:
         """One record in, one out; those that have failed before, or are left alone, pass by."""
         if "payload" in batch.column_names and not _is_open(batch):
             return batch
-        key, shape = batch["key"][0].as_py(), _shape(batch)
+        key, request = batch["key"][0].as_py(), json.loads(batch["request"][0].as_py())
+        group = _group(request) if self.pool.shares else ""
         tries: list[FailedTry] = []
         for _ in range(FETCHES):
-            result = await self.actor.run.remote([ray.put(batch)], key, shape)
+            result = await self.actor.run.remote([ray.put(batch)], key, _shape(request), group)
             tries += result.tries
             if not result.table:
                 break
@@ -45,7 +46,10 @@ def _is_open(batch: pa.Table) -> bool:
     return batch["failure"][0].as_py() is None and not batch["skipped"][0].as_py()
 
 
-def _shape(batch: pa.Table) -> str:
-    """Requests of one shape take equally long per step."""
-    request = json.loads(batch["request"][0].as_py())
+def _shape(request: dict[str, Any]) -> str:
     return f"{request['width']}x{request['height']}x{request['num_frames']}"
+
+
+def _group(request: dict[str, Any]) -> str:
+    """The same for requests whose prompts, media and extension are the same."""
+    return json.dumps([request["prompt"], request["inputs"], request["extension"]], sort_keys=True)

@@ -1,6 +1,7 @@
 """From a manifest of any size to requests: read, normalise, validate, fill in, expand, key."""
 
 from wanray.manifest.convert import convert
+from wanray.manifest.extension import Extension
 from wanray.manifest.media import Keep
 from wanray.manifest.problems import Problem
 from wanray.manifest.read import read_batches
@@ -11,6 +12,7 @@ from wanray.manifest.validate import validate
 __all__ = [
     "INVALID_SCHEMA",
     "REQUEST_SCHEMA",
+    "Extension",
     "Keep",
     "Problem",
     "Resolved",

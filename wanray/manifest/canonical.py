@@ -15,7 +15,8 @@ from wanray.records import canonical_json, key_head
 
 BEFORE_SEED = (
     ('{"context_scale":', "context_scale"),
-    (',"extension":{"method":"none"},"fps":', "fps"),
+    (',"extension":', "extension"),
+    (',"fps":', "fps"),
     (',"guidance":{"high":', "guidance_high"),
     (',"low":', "guidance_low"),
     ('},"height":', "height"),
@@ -37,7 +38,7 @@ AFTER_SEED = (
 )
 """The same after the seed."""
 
-WRITTEN = ("inputs", "key_frames")
+WRITTEN = ("extension", "inputs", "key_frames")
 """Columns that are JSON already."""
 
 

@@ -28,6 +28,7 @@ def fill(table: pa.Table, tasks: pa.Array, job: JobValues) -> pa.Table:
     """
     values = job.values
     columns = {name: _or_value(column(table, name), values[name]) for name in FILLED}
+    columns["prompt"] = columns["prompt"].fill_null("")  # left to a model that describes the image
     columns |= _sizes(table, job) | _seeds(table, values) | _conditions(table, tasks, job)
     sized = bool(job.shift_by_area)
     columns["shift"] = _or_value(column(table, "shift"), None if sized else values["shift"])

@@ -23,6 +23,7 @@ from wanray.manifest.arrays import PROBLEM, flat
 from wanray.manifest.canonical import hashed_head, requests_and_digests
 from wanray.manifest.columns import MEDIA_COLUMNS, normalise_table, unknown_columns
 from wanray.manifest.expand import expand, replace_column
+from wanray.manifest.extension import VARIANT, Extension, extension_column, times_variants
 from wanray.manifest.fill import fill
 from wanray.manifest.fit import Fitter, check_pairs, fit
 from wanray.manifest.media import Keep, Media, MediaOpener
@@ -30,7 +31,7 @@ from wanray.manifest.problems import Problem, describe, located
 from wanray.manifest.rows import column
 from wanray.manifest.settings import JobValues, check_defaults, check_sweep, combinations, job_values
 from wanray.manifest.tags import merged_tags, plain_rows
-from wanray.manifest.tasks import check_tasks, choose_tasks
+from wanray.manifest.tasks import check_tasks, choose_tasks, needs
 from wanray.manifest.validate import require_prompt, validate
 from wanray.records import PLAN_SCHEMA, canonical_json
 from wanray.registry import Defaults, Model
@@ -77,6 +78,8 @@ class Resolver:
     """Stores media that come as bytes inside the manifest."""
     media: MediaConfig | None = None
     """Which files rows may name, with absolute roots; None: any."""
+    extension: Extension | None = None
+    """How prompts are extended; None: they are rendered as written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +127,7 @@ def _resolve(batches: Iterator[pa.Table], resolver: Resolver) -> Iterator[Resolv
     job = _Job(
         resolver=resolver,
         values=job_values(resolver.official, resolver.defaults),
-        choices=combinations(resolver.sweep),
+        choices=times_variants(combinations(resolver.sweep), resolver.extension),
         opener=MediaOpener(resolver.keep, resolver.model.inputs, resolver.media),
         head=hashed_head(resolver.model_json, resolver.numerics),
     )
@@ -165,7 +168,9 @@ def _resolve_piece(raw: pa.Table, first_row: int, job: _Job) -> Resolved:
     good = pc.invert(pc.is_in(pa.array(np.arange(len(raw))), bad))
     filled = fill(judged.table, judged.tasks, job.values)
     tags = merged_tags(raw, judged.table, job.values.values["tags"])
-    for name, array in (("row", pa.array(np.arange(len(raw)))), ("id", ids), ("tags", tags)):
+    added = {"row": pa.array(np.arange(len(raw))), "id": ids, "tags": tags}
+    added[VARIANT] = pa.nulls(len(raw), pa.int64())
+    for name, array in added.items():
         filled = filled.append_column(name, array)
     expanded = expand(filled.filter(good), job.choices)
     fitter = Fitter(job.resolver.model, job.resolver.numerics["mode"], job.values)
@@ -195,13 +200,15 @@ def _judge(raw: pa.Table, job: _Job) -> _Judged:
     """The normalised rows and all their problems; of a medium that cannot be opened only that."""
     resolver = job.resolver
     table, problems = normalise_table(raw)
+    tasks = choose_tasks(table, resolver.model, resolver.defaults.task)
+    captioned = None if resolver.extension is None else needs(tasks, "image")
     if resolver.defaults.prompt is None and "prompt" not in resolver.sweep:
         unreadable = {problem.row for problem in problems if problem.column in ("prompt", "")}
-        required = require_prompt(table, resolver.model)
+        required = require_prompt(table, resolver.model, captioned)
         problems += [problem for problem in required if problem.row not in unreadable]
-    tasks = choose_tasks(table, resolver.model, resolver.defaults.task)
     media, unopened = job.opener.open(table)
-    rules = validate(table, resolver.model) + check_tasks(table, tasks, resolver.model) + check_pairs(media)
+    rules = validate(table, resolver.model, captioned)
+    rules += check_tasks(table, tasks, resolver.model) + check_pairs(media)
     reported = {(problem.row, problem.column) for problem in problems + unopened}
     problems += unopened + [item for item in rules if (item.row, item.column) not in reported]
     frames = column(table, "key_frames").to_pylist()
@@ -218,6 +225,7 @@ def _ids(table: pa.Table, rows: pa.Array) -> pa.Array:
 def _requests(table: pa.Table, first_row: int, job: _Job) -> pa.Table:
     if job.resolver.numerics["mode"] == "official":
         table = _official_negative(table, job.resolver.official)
+    table = table.append_column("extension", extension_column(table, job.resolver.extension))
     requests, digests = requests_and_digests(table, job.head)
     columns = {name: table[name] for name in REQUEST_SCHEMA.names if name in table.column_names}
     columns["row"] = pc.add(flat(table["row"]), first_row)

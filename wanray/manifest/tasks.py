@@ -50,6 +50,11 @@ def takes(tasks: pa.Array, name: str) -> pa.Array:
     return pc.is_in(tasks, pa.array(takers, pa.string()))
 
 
+def needs(tasks: pa.Array, name: str) -> pa.Array:
+    """True for rows whose task cannot do without the column `name`."""
+    return pc.is_in(tasks, pa.array([task.name for task in TASKS.values() if name in task.required]))
+
+
 def check_tasks(table: pa.Table, tasks: pa.Array, model: Model) -> list[Problem]:
     """Every rule between a row's task and its inputs that is broken."""
     problems = _check_pairs(table)

@@ -169,10 +169,11 @@ def model_rules(model: Model) -> tuple[Rule, ...]:
     )
 
 
-def validate(table: pa.Table, model: Model | None) -> list[Problem]:
+def validate(table: pa.Table, model: Model | None, captioned: pa.Array | None = None) -> list[Problem]:
     """Every broken rule of a normalised batch, its row counted within the batch and its id left empty.
 
     model: None checks only what holds for every model.
+    captioned: as for `require_prompt`.
     """
     rules = RULES if model is None else RULES + model_rules(model)
     problems = [
@@ -182,18 +183,24 @@ def validate(table: pa.Table, model: Model | None) -> list[Problem]:
         for problem in _check(rule, flat(table[rule.column]))
     ]
     problems += [problem for pair in EXCLUSIONS for problem in _check_exclusion(table, *pair)]
-    return problems + _blank_prompts(table, model)
+    return problems + _blank_prompts(table, model, captioned)
 
 
-def require_prompt(table: pa.Table, model: Model) -> list[Problem]:
-    """A problem for each row of a normalised batch without a prompt."""
+def require_prompt(table: pa.Table, model: Model, captioned: pa.Array | None = None) -> list[Problem]:
+    """A problem for each row of a normalised batch without a prompt.
+
+    captioned: true for rows whose image a language model describes; None: for no row.
+    """
     message = "is required: give it in the row or as defaults.prompt"
     if model.takes_blank_prompt:
         message += ', or write "" to render from the image alone'
-    return [Problem(row, "", "prompt", message) for row in rows_where(pc.is_null(column(table, "prompt")))]
+    elif "image" in model.inputs:
+        message += ", or have a model write it from the image (extension.method)"
+    missing = _but(pc.is_null(column(table, "prompt")), captioned)
+    return [Problem(row, "", "prompt", message) for row in rows_where(missing)]
 
 
-def _blank_prompts(table: pa.Table, model: Model | None) -> list[Problem]:
+def _blank_prompts(table: pa.Table, model: Model | None, captioned: pa.Array | None) -> list[Problem]:
     """A blank prompt tells nothing, except to a model to which the image tells enough."""
     if model and model.takes_blank_prompt:
         return []
@@ -201,7 +208,12 @@ def _blank_prompts(table: pa.Table, model: Model | None) -> list[Problem]:
     blank = pc.equal(pc.utf8_trim_whitespace(prompts), "")
     if model is None:
         blank = pc.and_(blank, pc.is_null(column(table, "image")))
+    blank = _but(blank, captioned)
     return [broken(row, "prompt", "must not be blank", prompts[row].as_py()) for row in rows_where(blank)]
+
+
+def _but(mask: pa.Array, exempt: pa.Array | None) -> pa.Array:
+    return mask if exempt is None else pc.and_not(mask.fill_null(False), exempt)
 
 
 def _check(rule: Rule, array: pa.Array) -> list[Problem]:

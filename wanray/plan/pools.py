@@ -97,12 +97,14 @@ def choose_pools(
     config: RenderConfig, model: Model, placement: str, groups: Sequence[ShapeGroup]
 ) -> tuple[PoolPlan, ...]:
     """All pools in the order of the data flow, the denoise pools with their estimated work."""
-    encode = _plain_pool("encode", config.pools.encode)
+    first = [_plain_pool("encode", config.pools.encode)]
+    if config.extension.method != "none":
+        first.insert(0, _plain_pool("extend", config.pools.extend))
     denoise = [
         _denoise_pool(name, pool_config(config, name), experts, groups, config.estimate)
         for name, experts in pool_experts(placement, model).items()
     ]
-    return (encode, *denoise, decode_pool(config))
+    return (*first, *denoise, decode_pool(config))
 
 
 def decode_pool(config: RenderConfig) -> PoolPlan:

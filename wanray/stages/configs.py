@@ -20,7 +20,30 @@ class AdmitConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtendConfig:
-    """Of prompt extension: nothing to choose yet."""
+    """Of prompt extension."""
+
+    method: str
+    """`chat` or `qwen`."""
+    models: dict[bool, str]
+    """With images? -> name at the endpoint, or folder of the checkpoint."""
+    templates: dict[str, str]
+    """Kind of prompt (`wanray.registry.PROMPT_KINDS`) -> system prompt."""
+    language: str
+    max_tokens: int
+    on_error: str
+    cache_url: str
+    base_url: str = ""
+    api_key_env: str | None = None
+    timeout_s: float = 60.0
+    retries: int = 4
+    requests_per_minute: float | None = None
+    """Of one worker."""
+    media: MediaConfig = field(default_factory=MediaConfig)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the workers themselves compute."""
+        return self.method == "qwen"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +57,10 @@ class EncodeConfig:
     """As `numerics.mode`."""
     dtype: str
     """As `numerics.dtype`."""
+    digest: str = ""
+    """Of encoder and tokenizer."""
+    cache_url: str | None = None
+    """Where embeddings are kept between runs; None: nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +75,10 @@ class ConditionConfig:
     mode: str
     dtype: str
     """Of the transformer: what it will round the conditions to is sent so."""
+    digest: str = ""
+    """Of VAE and image encoder."""
+    cache_url: str | None = None
+    """Where conditions are kept between runs; None: nowhere."""
     media: MediaConfig = field(default_factory=MediaConfig)
 
 

@@ -25,7 +25,8 @@ from wanray.sinks.ledger import Ledger, clip_folder
 from wanray.sinks.video import AudioSource, Encoded, MiddleFrame, encode_frames, encode_poster
 from wanray.stage import Report, Worker
 from wanray.stages.configs import DecodeConfig
-from wanray.stages.inputs import SAME_SPEED, fetch, speed
+from wanray.stages.fetch import fetch
+from wanray.stages.inputs import SAME_SPEED, speed
 from wanray.stages.payload import Payload
 from wanray.storage import Store
 
@@ -127,6 +128,7 @@ class Decode:
             "key": record.key,
             "ids": list(record.ids),
             "request": asdict(record.request),
+            "extended": record.extended,
             "inputs": _inputs(record),
             "video": asdict(record.clip),
             "model": self.config.model,

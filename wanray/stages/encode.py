@@ -1,8 +1,6 @@
-"""Text to embeddings: prompt and negative prompt through UMT5. Equal texts are encoded once per worker."""
+"""Text to embeddings: prompt and negative prompt through UMT5. Equal texts are encoded once."""
 
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any
 
 import torch
 
@@ -12,6 +10,7 @@ from wanray.models.text import Embedding, TextEncoder
 from wanray.records import Record
 from wanray.stage import Report, Worker
 from wanray.stages.configs import EncodeConfig
+from wanray.stages.kept import KeptTensors, place
 from wanray.stages.payload import Payload
 
 CACHED_TEXTS = 64
@@ -23,7 +22,8 @@ class Encode:
     def __init__(self, config: EncodeConfig) -> None:
         self.config = config
         self.worker = Worker()
-        self.embed: Any = None
+        self.encoder: TextEncoder | None = None
+        self.kept = KeptTensors("texts", config.cache_url, CACHED_TEXTS)
 
     def setup(self, worker: Worker) -> None:
         """Load tokenizer and encoder."""
@@ -31,23 +31,34 @@ class Encode:
         torch.set_num_threads(worker.num_threads)
         config = self.config
         official, dtype = config.mode == "official", DTYPES[config.dtype]
-        encoder = TextEncoder(config.text_encoder, config.tokenizer, dtype, worker.device, official)
-        self.embed = lru_cache(CACHED_TEXTS)(encoder.encode)
+        self.encoder = TextEncoder(config.text_encoder, config.tokenizer, dtype, worker.device, official)
 
     def run(self, record: Record, report: Report) -> Record:
         """Encode both texts of the request."""
-        prompt, negative = self.embed(record.request.prompt), self.embed(record.request.negative_prompt)
+        prompt, negative = self.embed(record.prompt), self.embed(record.request.negative_prompt)
         notes = [*_cut_note("prompt", prompt), *_cut_note("negative_prompt", negative)]
         payload = Payload(prompt_LD=prompt.text_LD, negative_LD=negative.text_LD).pack()
         return replace(record, payload=payload, notes=(*record.notes, *notes))
+
+    def embed(self, text: str) -> Embedding:
+        """The embedding of `text`, from the cache if it was ever made."""
+        config, worker = self.config, self.worker
+        parts = (config.digest, config.mode, config.dtype, place(worker.device, worker.num_threads), text)
+        tensors, num_tokens = self.kept.get(parts, lambda: self._encode(text))
+        return Embedding(tensors["text"], num_tokens)
+
+    def _encode(self, text: str) -> tuple[dict[str, torch.Tensor], int]:
+        assert self.encoder is not None, "setup comes first"
+        embedding = self.encoder.encode(text)
+        return {"text": embedding.text_LD}, embedding.num_tokens
 
     def healthy(self) -> bool:
         """Whether the device still works."""
         return is_healthy(self.worker.device)
 
     def close(self) -> None:
-        """Drop encoder and cache."""
-        self.embed = None
+        """Drop the encoder."""
+        self.encoder = None
 
 
 def _cut_note(column: str, embedding: Embedding) -> list[str]:

@@ -1,26 +1,21 @@
 """Reads the media of a request: the bytes that the plan saw, decoded, the right frames of a video."""
 
-import socket
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from wanray.config import MediaConfig
-from wanray.errors import InfrastructureError, InputError
+from wanray.errors import InputError
 from wanray.media import (
-    LoadedImage,
     VideoInfo,
-    digest,
-    load_image,
     probe_video,
     read_frames,
-    read_media,
     shown,
 )
 from wanray.models.conditions import Inputs
 from wanray.records import Request
 from wanray.sizing import cut_frames, even_frames, even_rate
+from wanray.stages.fetch import fetch, read_image
 
 IMAGE_COLUMNS = ("image", "last_image", "key_images", "reference_images")
 SAME_SPEED = 0.01
@@ -40,7 +35,7 @@ def read_inputs(
     images: dict[str, tuple[np.ndarray, ...]] = {}
     notes: list[str] = []
     for column in (name for name in IMAGE_COLUMNS if name in request.inputs):
-        loaded = [_image(column, sources[sha256], sha256, rules) for sha256 in request.inputs[column]]
+        loaded = [read_image(column, sources[sha256], sha256, rules) for sha256 in request.inputs[column]]
         images[column] = tuple(image.rgb_HWC for image in loaded)
         notes += [f"{column}: {note}" for image in loaded for note in image.notes]
     frames: Iterator[np.ndarray] | None = None
@@ -98,37 +93,3 @@ def _sampling_notes(info: VideoInfo, ids: Sequence[int], request: Request) -> li
     if abs(speed(info, request) - 1) > SAME_SPEED:
         notes.append(f"video: plays {speed(info, request):.2f} times as fast as its source")
     return notes
-
-
-def _image(column: str, uri: str, sha256: str, rules: MediaConfig | None) -> LoadedImage:
-    data = fetch(column, uri, sha256, rules)
-    try:
-        return load_image(data)
-    except InputError as error:
-        raise InputError(f"{column} {shown(uri)}: {error}") from error
-
-
-def fetch(column: str, uri: str, sha256: str, rules: MediaConfig | None = None) -> bytes:
-    """The bytes of a medium, which must be those that the plan saw.
-
-    rules: what a manifest may name, with absolute roots; None: anything. They are checked again because
-        links may have changed. What came inside the manifest lies in the output, where rules do not apply.
-
-    Raises:
-        InputError: they cannot be read, or were changed.
-        InfrastructureError: their store failed, or this node does not have them.
-    """
-    if "://" not in uri and not Path(uri).exists():
-        raise InfrastructureError(
-            f"{column} {shown(uri)}: it is gone, or not on node {socket.gethostname()}: "
-            "put media where all nodes find them under one path"
-        )
-    try:
-        data = read_media(uri, rules=None if uri.endswith(f"/inputs/{sha256}") else rules)
-    except InputError as error:
-        raise InputError(f"{column} {shown(uri)}: {error}") from error
-    if digest(data) != sha256:
-        raise InputError(
-            f"{column} {shown(uri)}: it has changed since it was planned; start the command again"
-        )
-    return data

@@ -43,6 +43,7 @@ class ReadLatents:
             payload=Payload(state=state).pack(),
             topology=meta["topology"],
             timings_s=meta["timings_s"],
+            extended=meta.get("extended", {}),
             notes=tuple(meta["notes"]),
         )
 
