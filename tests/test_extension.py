@@ -91,7 +91,9 @@ def test_the_extended_prompt_is_what_is_encoded(job, run_cli):
 def test_variants_are_requests_of_their_own(job, run_cli, stub):
     stub.answers[:] = [completion(f"{LONG} Take {take}.") for take in range(3)]
     out, arguments = job([{"id": "cat", "prompt": "a cat", "seed": 1}], **{"extension.variants": 3})
-    assert run_cli("render", *arguments)[0] == 0
+    code, output, _ = run_cli("render", *arguments)
+    assert code == 0
+    assert "extended by chat (qwen-plus), in en, 3 variants of each" in output
     assert sorted(seen.body["seed"] for seen in stub.seen) == [0, 1, 2]
     assert len({meta["extended"]["prompt"] for meta in metas(out)}) == 3
     assert sorted(meta["ids"][0] for meta in metas(out)) == [f"cat#variant={variant}" for variant in range(3)]
@@ -114,6 +116,7 @@ def test_without_a_model_an_image_needs_its_prompt(job, run_cli, tmp_path):
     rows = [{"image": str(tmp_path / "red.png"), "seed": 1}]
     _, arguments = job(rows, model="i2v-14b-720p", **{"extension.method": "none"})
     code, output, errors = run_cli("plan", *arguments)
+    assert "extended by" not in output
     assert "prompt: is required" in output + errors
     assert "extension.method" in output + errors
     assert code == 0

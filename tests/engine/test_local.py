@@ -35,7 +35,7 @@ def check_meta(key, meta, out):
     request = meta["request"]
     assert content_key(canonical_json(request), meta["model"], meta["numerics"]) == key == meta["key"]
     assert meta["video"]["num_frames"] == request["num_frames"] == 5
-    assert {"extend", "encode", "denoise", "decode"} <= set(meta["timings_s"])
+    assert {"encode", "denoise", "decode"} <= set(meta["timings_s"])
     assert meta["attempts"] == 1
     assert (Path(out) / meta["video"]["path"]).stat().st_size == meta["video"]["bytes"]
     latents = load_file(Path(out) / f"clips/{key[:2]}/{key}/latents.safetensors")["latents"]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wanray.config import ExtensionConfig, RenderConfig
 from wanray.digest import folder_digest
@@ -20,6 +21,15 @@ class Extending:
 
     extension: Extension
     stage: ExtendConfig
+
+    def words(self) -> dict[str, Any]:
+        """For the plan."""
+        return {
+            "method": self.stage.method,
+            "models": sorted(set(self.stage.models.values())),
+            "language": self.stage.language,
+            "variants": self.extension.variants,
+        }
 
 
 def make_extending(config: RenderConfig, model: Model) -> Extending | None:

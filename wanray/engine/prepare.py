@@ -84,6 +84,8 @@ def prepare(config: RenderConfig, choice: Choice = EVERYTHING, *, write: bool) -
         settings = yaml.safe_dump(asdict(config), sort_keys=False)
         ledger.store.write(f"runs/{run}/config.yaml", settings.encode())
     plan = _plan(config, checkpoint, placement, model, run, selection, notes)
+    if extending is not None:
+        plan = replace(plan, extension=extending.words())
     pools = make_pools(config, checkpoint, model, placement, run, extending and extending.stage)
     return Job(config=config, plan=plan, pools=pools, invalid=selection.invalid, ledger=ledger)
 

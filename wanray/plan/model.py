@@ -1,6 +1,6 @@
 """What a plan says, as values. Filled by `build` and `pools`, shown by `page`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -77,6 +77,8 @@ class Plan:
     num_problems: int
     notes: tuple[str, ...]
     assumptions: dict[str, Any]
+    extension: dict[str, Any] = field(default_factory=dict)
+    """Who extends the prompts, and how; empty: they are rendered as written."""
 
     @property
     def estimate_s(self) -> float:

@@ -29,6 +29,8 @@ def plan_page(plan: Plan) -> RenderableType:
             f"{counts.merged} repeated{_left_alone(counts)}); {counts.invalid} of {counts.rows} rows invalid"
         ),
     ]
+    if plan.extension:
+        lines.insert(-1, Text(_extension_line(**plan.extension)))
     lines += [Text(f"note       {note}") for note in plan.notes]
     lines += [Text(f"invalid    {problem}", style="yellow") for problem in plan.problems]
     hidden = plan.num_problems - len(plan.problems)
@@ -39,6 +41,11 @@ def plan_page(plan: Plan) -> RenderableType:
     if not plan.groups:  # nothing is denoised
         return Group(*lines, _pool_table(plan))
     return Group(*lines, _group_table(plan.groups), _pool_table(plan), _estimate_line(plan))
+
+
+def _extension_line(method: str, models: list[str], language: str, variants: int) -> str:
+    each = f", {variants} variants of each" if variants > 1 else ""
+    return f"prompts    extended by {method} ({', '.join(models)}), in {language}{each}"
 
 
 def _left_alone(counts: Counts) -> str:
