@@ -105,7 +105,7 @@ def test_overrides_without_a_config(run_cli):
         (CONFIG.replace("path: tiny", "").encode(), ["model.path must be set"]),
         (CONFIG.replace("{url: out}", "out").encode(), ["output must be a section", "url, got 'out'"]),
         (CONFIG.replace("{url: out}", "").encode(), ["output must be a section", "got None"]),
-        (f"{CONFIG}pools: 3\n".encode(), ["pools must be a section with keys such as encode, got 3"]),
+        (f"{CONFIG}pools: 3\n".encode(), ["pools must be a section with keys such as extend, got 3"]),
         (f"{CONFIG}3: 4\n".encode(), ["3 is not a known key"]),
     ],
 )
@@ -125,7 +125,7 @@ def test_config_file(run_cli, content, words):
         ("Engine=local", ["did you mean engine?"]),
         ("defaults.stesp=3", ["defaults.stesp is not a known key", "did you mean defaults.steps?"]),
         ("pools.denoise.topology.ulyses=2", ["did you mean pools.denoise.topology.ulysses?"]),
-        ("pools.all.gangs=2", ["pools.all is not a known key", "known: encode, denoise"]),
+        ("pools.all.gangs=2", ["pools.all is not a known key", "known: extend, encode, denoise"]),
         ("nonsense", ["'nonsense' must have the form key=value"]),
         ("=3", ["'=3' must have the form key=value"]),
         ("manifest=*.parquet", ["'manifest=*.parquet'", "needs quotes", "\"manifest='*.parquet'\""]),
