@@ -85,7 +85,7 @@ def gc(
     cache_gib: Annotated[float, typer.Option(help="Of the cache the newest so many GiB stay.")] = 100.0,
 ) -> None:
     """Remove what runs left behind and nobody needs, and the oldest of the cache; runs/ and inputs/ stay."""
-    from wanray.sinks.cache import trim
+    from wanray.sinks.cache import own_cache, trim
     from wanray.storage import Store
     from wanray.upkeep.output import open_output
     from wanray.upkeep.pages import waste_page
@@ -100,7 +100,7 @@ def gc(
     print_page(waste_page(found.waste), width=120)
     for run in found.running:
         print(f"run {run} is running: what belongs to clips that are not committed is left alone")
-    kept = Store.open(cache or f"{ledger.store.url}/cache")
+    kept = Store.open(cache or own_cache(ledger.store.url))
     trimmed = trim(kept, int(cache_gib * 2**30), dry_run=dry_run)
     if trimmed.entries:
         print(

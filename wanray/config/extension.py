@@ -85,11 +85,9 @@ class CacheConfig:
     """Where extended prompts, text embeddings and image conditions are kept between runs."""
 
     url: str | None = None
-    """A folder that all nodes see, or a URL such as s3://bucket/cache; None: nothing is kept."""
-    max_gib: float = 100.0
-    """`wanray gc` removes the oldest entries above this."""
+    """A folder that all nodes see, or a URL such as s3://bucket/cache; None: only extended prompts are kept,
+    in the output. `wanray gc` bounds it."""
 
     def __post_init__(self) -> None:
-        check_at_least("cache.max_gib", self.max_gib, 0)
         if self.url is not None and not self.url.strip():
             raise ConfigError("cache.url must not be blank: name a folder or a URL, or leave it out")

@@ -40,7 +40,7 @@ class Fleet:
         self._starting: asyncio.Task[None]
         self._dispatch = Dispatch(pool.num_workers)
         self._builds: dict[int, asyncio.Task[None]] = {}
-        self._stopping, self._why_lost = False, ""
+        self.is_stopping, self._why_lost = False, ""
 
     def place(self, groups: Sequence[PlacementGroup]) -> None:
         """Have the gangs on `groups`: build them there at first; later, move those that are elsewhere, with
@@ -112,10 +112,10 @@ class Fleet:
             gang.victims.clear()
         if tried is not None and tried.cause is FailureCause.OUT_OF_MEMORY:
             self.rebuild(gang, "out of memory: what it holds is given back")
-        elif outcome == STOPPED and self._stopping and self._pool.world_size > 1:
+        elif outcome == STOPPED and self.is_stopping and self._pool.world_size > 1:
             gang.kill()  # its other ranks still wait for the first
             self._dispatch.change(gang.worker, GangState.DOWN)
-        elif outcome == STOPPED and not self._stopping:
+        elif outcome == STOPPED and not self.is_stopping:
             self.rebuild(gang, LEAVING)
         else:
             self.put_back(gang)
@@ -139,7 +139,7 @@ class Fleet:
             return
         self._dispatch.change(gang.worker, GangState.DOWN)
         self._tell("gang_changed", gang.worker, "rebuilding", reason)
-        if not self._stopping:
+        if not self.is_stopping:
             self._move(gang)
             former = self._builds.get(gang.worker)
             if former is not None and former is not asyncio.current_task():
@@ -176,7 +176,7 @@ class Fleet:
 
     def stop(self) -> None:
         """Hand out no more gangs; requests in work store their state, or end where that is as quick."""
-        self._stopping = True
+        self.is_stopping = True
         self._dispatch.close()
         for gang in self._gangs:
             gang.stop()

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from wanray.checkpoint import Checkpoint
+from wanray.checkpoint import Checkpoint, Component
 from wanray.config import NumericsConfig, PoolConfig, RenderConfig
 from wanray.digest import parts_digest
 from wanray.plan.pools import pool_config, pool_experts
@@ -143,11 +143,16 @@ def _encode_stages(config: RenderConfig, checkpoint: Checkpoint) -> tuple[StageS
         tokenizer=checkpoint.tokenizer,
         mode=config.numerics.mode,
         dtype=config.numerics.dtype,
-        digest=parts_digest(checkpoint.text_encoder, checkpoint.tokenizer),
+        digest=_cache_digest(config, checkpoint.text_encoder, checkpoint.tokenizer),
         cache_url=config.cache.url,
     )
     stages = (StageSpec(name="encode", target="wanray.stages.encode:Encode", config=encode),)
     return (*stages, _condition_stage(config, checkpoint)) if checkpoint.model.inputs else stages
+
+
+def _cache_digest(config: RenderConfig, *parts: Component | str | None) -> str:
+    """Tells what one checkpoint made from what another made; only a cache between runs holds both."""
+    return parts_digest(*parts) if config.cache.url else ""
 
 
 def _condition_stage(config: RenderConfig, checkpoint: Checkpoint) -> StageSpec:
@@ -159,7 +164,7 @@ def _condition_stage(config: RenderConfig, checkpoint: Checkpoint) -> StageSpec:
         mode=config.numerics.mode,
         dtype=config.numerics.dtype,
         media=config.media,
-        digest=parts_digest(checkpoint.vae, checkpoint.image_encoder, checkpoint.image_processor),
+        digest=_cache_digest(config, checkpoint.vae, checkpoint.image_encoder, checkpoint.image_processor),
         cache_url=config.cache.url,
     )
     return StageSpec(name="condition", target="wanray.stages.condition:Condition", config=condition)

@@ -51,7 +51,6 @@ class GangPool:
         self.firsts = Firsts()
         self.inputs: dict[str, list[Any]] = {}
         self.work: dict[str, asyncio.Task[Verdict]] = {}
-        self.stopping = False
         self.events: list[Event] = []
         self.myself = ray.get_runtime_context().current_actor
 
@@ -94,13 +93,13 @@ class GangPool:
                 self._tell("released", key, gang.worker, "lost")
                 suspect = suspect or not isinstance(error, RayError) or is_suspicious(error)
                 tried = self._buried(gang, key, error)
-                if not self.stopping and not self._is_worth_another(tries, tried):
+                if not self.fleet.is_stopping and not self._is_worth_another(tries, tried):
                     return Verdict([], [*tries, tried])
                 tries.append(tried)
                 continue
             self._tell("released", key, gang.worker, outcome)
             self.fleet.give_back(gang, outcome, tried)
-            if outcome == STOPPED and not self.stopping:
+            if outcome == STOPPED and not self.fleet.is_stopping:
                 tries.append(_evacuated(self.pool.name))
                 continue
             if tried is None or not self._is_worth_another(tries, tried):
@@ -149,7 +148,6 @@ class GangPool:
 
     async def stop(self) -> None:
         """Take no more requests; those in work store their state, or end where that is as quick."""
-        self.stopping = True
         self.fleet.stop()
 
     async def abandon(self) -> None:

@@ -3,11 +3,9 @@
 import hashlib
 from importlib.resources import files
 
+from wanray.config.extension import LANGUAGES
 from wanray.errors import ConfigError
 from wanray.registry import PROMPT_KINDS
-
-LANGUAGES = ("zh", "en")
-"""Of the extended prompt."""
 
 
 def template(kind: str, language: str, own: str | None = None) -> str:

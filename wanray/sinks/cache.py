@@ -37,6 +37,11 @@ _warned: set[str] = set()
 _warning = Lock()
 
 
+def own_cache(output_url: str) -> str:
+    """The cache of an output that shares none."""
+    return f"{output_url.rstrip('/')}/cache"
+
+
 class Cache:
     """The values of one of `KINDS` in `store`, for any number of threads, processes and clusters at once."""
 

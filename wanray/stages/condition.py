@@ -11,8 +11,8 @@ from wanray.records import Record, Request, canonical_json
 from wanray.stage import Report, Worker
 from wanray.stages.configs import ConditionConfig
 from wanray.stages.inputs import read_inputs
-from wanray.stages.kept import KeptTensors, place
-from wanray.stages.payload import Payload
+from wanray.stages.kept import Kept, place
+from wanray.stages.payload import Payload, pack_tensors, unpack_tensors
 
 CACHED_CONDITIONS = 4
 
@@ -24,7 +24,7 @@ class Condition:
         self.config = config
         self.worker = Worker()
         self.encoder: ConditionEncoder | None = None
-        self.kept = KeptTensors("conditions", config.cache_url, CACHED_CONDITIONS)
+        self.kept = Kept("conditions", config.cache_url, CACHED_CONDITIONS, pack_tensors, unpack_tensors)
 
     def setup(self, worker: Worker) -> None:
         """Load VAE and image encoder."""

@@ -58,7 +58,7 @@ class EncodeConfig:
     dtype: str
     """As `numerics.dtype`."""
     digest: str = ""
-    """Of encoder and tokenizer."""
+    """Of encoder and tokenizer; empty without a cache."""
     cache_url: str | None = None
     """Where embeddings are kept between runs; None: nowhere."""
 
@@ -76,7 +76,7 @@ class ConditionConfig:
     dtype: str
     """Of the transformer: what it will round the conditions to is sent so."""
     digest: str = ""
-    """Of VAE and image encoder."""
+    """Of VAE and image encoder; empty without a cache."""
     cache_url: str | None = None
     """Where conditions are kept between runs; None: nowhere."""
     media: MediaConfig = field(default_factory=MediaConfig)

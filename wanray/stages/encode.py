@@ -10,8 +10,8 @@ from wanray.models.text import Embedding, TextEncoder
 from wanray.records import Record
 from wanray.stage import Report, Worker
 from wanray.stages.configs import EncodeConfig
-from wanray.stages.kept import KeptTensors, place
-from wanray.stages.payload import Payload
+from wanray.stages.kept import Kept, place
+from wanray.stages.payload import Payload, pack_tensors, unpack_tensors
 
 CACHED_TEXTS = 64
 
@@ -23,7 +23,7 @@ class Encode:
         self.config = config
         self.worker = Worker()
         self.encoder: TextEncoder | None = None
-        self.kept = KeptTensors("texts", config.cache_url, CACHED_TEXTS)
+        self.kept = Kept("texts", config.cache_url, CACHED_TEXTS, pack_tensors, unpack_tensors)
 
     def setup(self, worker: Worker) -> None:
         """Load tokenizer and encoder."""

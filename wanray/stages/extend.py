@@ -10,12 +10,10 @@ from wanray.errors import ConfigError, InfrastructureError, InputError
 from wanray.prompts import ChatClient, Question, extended
 from wanray.records import NOT_EXTENDED, Record, Request, canonical_json
 from wanray.registry import prompt_kind
-from wanray.sinks.cache import Cache
 from wanray.stage import Report, Worker, load
 from wanray.stages.configs import ExtendConfig
 from wanray.stages.fetch import read_image
-from wanray.stages.once import Once
-from wanray.storage import Store
+from wanray.stages.kept import Kept
 
 KEPT_PROMPTS = 4096
 SEEN = ("image", "last_image")
@@ -29,8 +27,7 @@ class Extend:
         self.config = config
         self.device = "cpu"
         self.models: dict[bool, Any] = {}
-        self.prompts: Once[str] = Once(KEPT_PROMPTS)
-        self.cache = Cache(Store.open(config.cache_url), "extensions")
+        self.prompts = Kept("extensions", config.cache_url, KEPT_PROMPTS, str.encode, bytes.decode)
 
     def setup(self, worker: Worker) -> None:
         """Load the models, or make ready to call them."""
@@ -64,8 +61,8 @@ class Extend:
         if request.extension == NOT_EXTENDED:
             return record
         try:
-            name = Cache.name(request.prompt, *_images(request), canonical_json(request.extension))
-            prompt = self.prompts.get(name, lambda: self._prompt(name, record))
+            parts = (request.prompt, *_images(request), canonical_json(request.extension))
+            prompt = self.prompts.get(parts, lambda: self._prompt(record))
         except (InputError, InfrastructureError) as error:
             if self.config.on_error == "fail" or not request.prompt.strip():
                 raise
@@ -76,13 +73,9 @@ class Extend:
             )
         return replace(record, extended={"prompt": prompt})
 
-    def _prompt(self, name: str, record: Record) -> str:
-        if (known := self.cache.get(name)) is not None:
-            return known.decode()
+    def _prompt(self, record: Record) -> str:
         model = self.models[bool(_images(record.request))]
-        prompt = extended(model, self._question(record), self.config.language)
-        self.cache.put(name, prompt.encode())
-        return prompt
+        return extended(model, self._question(record), self.config.language)
 
     def _question(self, record: Record) -> Question:
         request = record.request

@@ -1,52 +1,45 @@
-"""Tensors that a cache keeps: computed once, in this process, in others and in later runs."""
+"""Values that a cache keeps: computed once, in this process, in others and in later runs. No torch."""
 
-import json
 from collections.abc import Callable
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from typing import Generic
 
 from wanray.sinks.cache import Cache
-from wanray.stages.once import Once
+from wanray.stages.once import Once, Value
 from wanray.storage import Store
 
-Tensors = dict[str, torch.Tensor]
-Kept = tuple[Tensors, Any]
-"""Tensors on the CPU, and what else is to be known, as JSON can hold it."""
 
+class Kept(Generic[Value]):
+    """The latest `capacity` in memory; all of them at `url`, unless that is None.
 
-class KeptTensors:
-    """The latest `capacity` in memory; all of them at `url`, unless that is None."""
+    pack, unpack: between a value and its bytes; `unpack` gives None for what another version wrote.
+    """
 
-    def __init__(self, kind: str, url: str | None, capacity: int) -> None:
-        self._once: Once[Kept] = Once(capacity)
+    def __init__(
+        self,
+        kind: str,
+        url: str | None,
+        capacity: int,
+        pack: Callable[[Value], bytes],
+        unpack: Callable[[bytes], Value | None],
+    ) -> None:
+        self._once: Once[Value] = Once(capacity)
         self._cache = None if url is None else Cache(Store.open(url), kind)
+        self._pack, self._unpack = pack, unpack
 
-    def get(self, parts: tuple[str, ...], compute: Callable[[], Kept]) -> Kept:
-        """What `compute` makes; `parts` are all that decides it. Nobody may change the tensors."""
+    def get(self, parts: tuple[str, ...], compute: Callable[[], Value]) -> Value:
+        """What `compute` makes; `parts` are all that decides it. Nobody may change the value."""
         name = Cache.name(*parts)
         return self._once.get(name, lambda: self._get(name, compute))
 
-    def _get(self, name: str, compute: Callable[[], Kept]) -> Kept:
+    def _get(self, name: str, compute: Callable[[], Value]) -> Value:
         if self._cache is None:
             return compute()
         data = self._cache.get(name)
-        if data is not None and (known := _unpacked(data)) is not None:
+        if data is not None and (known := self._unpack(data)) is not None:
             return known
-        tensors, facts = compute()
-        self._cache.put(name, save(tensors, metadata={"facts": json.dumps(facts)}))
-        return tensors, facts
-
-
-def _unpacked(data: bytes) -> Kept | None:
-    """None for what another version may have written."""
-    try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return load(data), json.loads(header["__metadata__"]["facts"])
-    except (SafetensorError, KeyError, ValueError):
-        return None
+        value = compute()
+        self._cache.put(name, self._pack(value))
+        return value
 
 
 def place(device: str, num_threads: int) -> str:

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from wanray.models.state import DenoiseState
@@ -35,8 +37,7 @@ class Payload:
     def unpack(data: bytes) -> "Payload":
         """The payload that `pack` wrote; all tensors on the CPU."""
         tensors = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        text = header.get("__metadata__", {}).get("state")
+        text = _metadata(data).get("state")
         state = None
         if text is not None:
             values = json.loads(text)
@@ -45,6 +46,25 @@ class Payload:
             )
         conditions = _below("condition.", tensors)
         return Payload(tensors.get("prompt"), tensors.get("negative"), state, conditions)
+
+
+def pack_tensors(value: tuple[dict[str, torch.Tensor], Any]) -> bytes:
+    """Tensors, and what else is to be known of them, as JSON can hold it."""
+    tensors, facts = value
+    return save(tensors, metadata={"facts": json.dumps(facts)})
+
+
+def unpack_tensors(data: bytes) -> tuple[dict[str, torch.Tensor], Any] | None:
+    """What `pack_tensors` took; None for anything else."""
+    try:
+        return load(data), json.loads(_metadata(data)["facts"])
+    except (SafetensorError, KeyError, ValueError):
+        return None
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The texts in a safetensors header."""
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
 
 
 def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
