@@ -1,5 +1,8 @@
 """Single stages: what is encoded once, what is noted, what a payload keeps, what is committed."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -43,11 +46,36 @@ def encode(tiny):
 
 
 def test_equal_texts_are_encoded_once(encode, monkeypatch):
-    texts, compute = [], encode.encoder.encode
-    monkeypatch.setattr(encode.encoder, "encode", lambda text: texts.append(text) or compute(text))
+    texts, compute = [], encode.encoder.encode_all
+    monkeypatch.setattr(encode.encoder, "encode_all", lambda asked: texts.extend(asked) or compute(asked))
     for prompt in ("a cat", "a dog", "a cat"):
         encode.run(replace(RECORD, request=replace(REQUEST, prompt=prompt)), silent)
     assert sorted(texts) == sorted(["a cat", "a dog", REQUEST.negative_prompt])
+
+
+def test_texts_asked_for_at_once_are_encoded_in_one_batch(encode, monkeypatch):
+    batches, compute = [], encode.encoder.encode_all
+    started, go = threading.Event(), threading.Event()
+
+    def held(texts):
+        started.set()
+        assert go.wait(10)
+        batches.append(sorted(texts))
+        return compute(texts)
+
+    monkeypatch.setattr(encode.encoder, "encode_all", held)
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(encode.embed, "first")
+        assert started.wait(10)
+        others = [threads.submit(encode.embed, text) for text in ("a", "b", "b")]
+        deadline_s = time.monotonic() + 10
+        while len(encode.batcher._waiting) < 2:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        go.set()
+        for future in (first, *others):
+            future.result(timeout=10)
+    assert batches == [["first"], ["a", "b"]]
 
 
 def test_embeddings_are_trimmed_and_cut_texts_are_noted(encode):

@@ -1,6 +1,7 @@
 """Images, videos, masks and references to tensors. Equal conditions of several seeds are made once."""
 
 from dataclasses import replace
+from threading import Lock
 
 import torch
 
@@ -24,6 +25,8 @@ class Condition:
         self.config = config
         self.worker = Worker()
         self.encoder: ConditionEncoder | None = None
+        self.lock = Lock()
+        """Around the encoder: what one thread encodes takes the worker's whole device."""
         self.kept = Kept("conditions", config.cache_url, CACHED_CONDITIONS, pack_tensors, unpack_tensors)
 
     def setup(self, worker: Worker) -> None:
@@ -51,7 +54,8 @@ class Condition:
     def _encode(self, record: Record) -> tuple[Conditions, tuple[str, ...]]:
         assert self.encoder is not None, "setup comes first"
         inputs, notes = read_inputs(record.request, record.sources, self.config.media)
-        conditions = self.encoder.encode(record.request, inputs)
+        with self.lock:
+            conditions = self.encoder.encode(record.request, inputs)
         # what pins latents keeps their precision; the rest is rounded by the transformer anyway
         dtype = DTYPES[self.config.dtype]
         rounded = {

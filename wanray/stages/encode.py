@@ -1,5 +1,6 @@
 """Text to embeddings: prompt and negative prompt through UMT5. Equal texts are encoded once."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,7 @@ from wanray.models.state import DTYPES, MAX_TOKENS
 from wanray.models.text import Embedding, TextEncoder
 from wanray.records import Record
 from wanray.stage import Report, Worker
+from wanray.stages.batcher import Batcher
 from wanray.stages.configs import EncodeConfig
 from wanray.stages.kept import Kept, place
 from wanray.stages.payload import Payload, pack_tensors, unpack_tensors
@@ -24,6 +26,7 @@ class Encode:
         self.worker = Worker()
         self.encoder: TextEncoder | None = None
         self.kept = Kept("texts", config.cache_url, CACHED_TEXTS, pack_tensors, unpack_tensors)
+        self.batcher = Batcher(self._encode)
 
     def setup(self, worker: Worker) -> None:
         """Load tokenizer and encoder."""
@@ -44,13 +47,15 @@ class Encode:
         """The embedding of `text`, from the cache if it was ever made."""
         config, worker = self.config, self.worker
         parts = (config.digest, config.mode, config.dtype, place(worker.device, worker.num_threads), text)
-        tensors, num_tokens = self.kept.get(parts, lambda: self._encode(text))
+        tensors, num_tokens = self.kept.get(parts, lambda: self.batcher.get(text))
         return Embedding(tensors["text"], num_tokens)
 
-    def _encode(self, text: str) -> tuple[dict[str, torch.Tensor], int]:
+    def _encode(self, texts: Sequence[str]) -> list[tuple[dict[str, torch.Tensor], int]]:
         assert self.encoder is not None, "setup comes first"
-        embedding = self.encoder.encode(text)
-        return {"text": embedding.text_LD}, embedding.num_tokens
+        return [
+            ({"text": embedding.text_LD}, embedding.num_tokens)
+            for embedding in self.encoder.encode_all(texts)
+        ]
 
     def healthy(self) -> bool:
         """Whether the device still works."""
@@ -58,6 +63,7 @@ class Encode:
 
     def close(self) -> None:
         """Drop the encoder."""
+        self.batcher.close()
         self.encoder = None
 
 
