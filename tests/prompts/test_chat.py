@@ -194,7 +194,7 @@ def test_retries_end(endpoint: StubEndpoint, hours: Hours, caplog: pytest.LogCap
 
 def test_one_try_only(endpoint: StubEndpoint, hours: Hours) -> None:
     endpoint.answers = [error_of(500)]
-    with pytest.raises(EndpointError, match="in 1 tries"):
+    with pytest.raises(EndpointError, match="in 1 try: "):
         asked(endpoint, hours, retries=0)
     assert hours.slept == []
 
@@ -272,8 +272,9 @@ def test_long_answers_are_not_read_to_their_end(endpoint: StubEndpoint, hours: H
         (error_of(413), InputError, "HTTP 413"),
         (error_of(401), ConfigError, r"the endpoint refuses the key \(HTTP 401\)"),
         (error_of(403), ConfigError, r"the endpoint refuses the key \(HTTP 403\)"),
-        (error_of(404, "no model"), ConfigError, "HTTP 404: no model: check the endpoint and the model"),
+        (error_of(404, "no model"), ConfigError, "HTTP 404: no model: check the endpoint and the model "),
         (error_of(405), ConfigError, "HTTP 405"),
+        (error_of(400, "pinned to 'a'; requested 'qwen-plus'"), ConfigError, "and the model qwen-plus$"),
         (completion("A", finish_reason="content_filter"), InputError, "content filter"),
         (completion(None, finish_reason="content_filter"), InputError, "content filter"),
         (completion("A", finish_reason="length"), CutAnswerError, "within max_tokens"),

@@ -1,5 +1,6 @@
 """Tiny random Qwen checkpoints: real networks, tokenizers and chat templates, of a few hundred kilobytes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ SPECIAL = [
     "<|image_pad|>",
 ]
 NUM_BYTES = 256
+SPACE, NEWLINE = "\u0120", "\u010a"
+"""As byte-level vocabularies write them."""
 NUM_ENDS = 24
 """Ordinary tokens that end an answer as well: a random network would else hardly ever find an end."""
 TEMPLATE = (
@@ -60,25 +63,26 @@ EYES = {
 
 def write_qwen(folder: str | Path) -> None:
     """Write a random Qwen2 with what transformers needs to load it; the same weights each time."""
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     torch.manual_seed(0)
-    _write(Qwen2ForCausalLM(Qwen2Config(**TEXT)), tokenizer, folder)
+    write(Qwen2ForCausalLM(Qwen2Config(**TEXT)), tokenizer, folder)
 
 
 def write_qwen_vl(folder: str | Path) -> None:
     """Write a random Qwen2.5-VL; the same weights each time."""
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     names = {"image_token_id": "image_pad", "vision_start_token_id": "vision_start"}
     names["vision_end_token_id"] = "vision_end"
     ids = {key: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in names.items()}
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     config = Qwen2_5_VLConfig(text_config={**TEXT, "rope_parameters": rope}, vision_config=EYES, **ids)
     torch.manual_seed(0)
-    _write(Qwen2_5_VLForConditionalGeneration(config), tokenizer, folder)
+    write(Qwen2_5_VLForConditionalGeneration(config), tokenizer, folder)
     Qwen2VLImageProcessorPil().save_pretrained(folder)
 
 
-def _write(model: torch.nn.Module, tokenizer: Qwen2TokenizerFast, folder: str | Path) -> None:
+def write(model: torch.nn.Module, tokenizer: Qwen2TokenizerFast, folder: str | Path) -> None:
+    """Write model and tokenizer, with the sampling of Qwen's own checkpoints."""
     ends = [tokenizer.eos_token_id, *range(0, NUM_BYTES, NUM_BYTES // NUM_ENDS)]
     model.generation_config = GenerationConfig(
         do_sample=True,
@@ -92,10 +96,14 @@ def _write(model: torch.nn.Module, tokenizer: Qwen2TokenizerFast, folder: str | 
     tokenizer.save_pretrained(folder)
 
 
-def _tokenizer() -> Qwen2TokenizerFast:
-    """Byte-level BPE like Qwen's, without a single merge."""
+def make_tokenizer(words: Sequence[str] = ()) -> Qwen2TokenizerFast:
+    """Byte-level BPE like Qwen's, without a single merge.
+
+    words: further tokens, of plain letters and spaces, which a model may say and nobody can write.
+    """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: number for number, letter in enumerate(letters)}
+    further = [word.replace(" ", SPACE) for word in words]
+    vocabulary = {token: number for number, token in enumerate([*letters, *further])}
     bare = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bare.decoder = decoders.ByteLevel()

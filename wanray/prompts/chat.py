@@ -80,19 +80,20 @@ class ChatClient:
             EndpointError: no answer of use after all retries.
         """
         body = json.dumps(self._body(question)).encode()
-        reason = ""
+        reasons: list[str] = []
         for num_failed in range(1, self._retries + 2):
             self._pace.wait()
             outcome = self._try(body)
             if isinstance(outcome, str):
                 return outcome
-            reason = outcome.reason
-            logger.warning("no answer endpoint=%s try=%d reason=%s", self._url, num_failed, reason)
+            reasons.append(outcome.reason)
+            logger.warning("no answer endpoint=%s try=%d reason=%s", self._url, num_failed, outcome.reason)
             if num_failed <= self._retries:
                 self._sleep(pause_s(num_failed, outcome.wish_s))
+        told, tries = ", then ".join(dict.fromkeys(reasons)), "try" if len(reasons) == 1 else "tries"
         raise EndpointError(
-            f"{self._url} gave no answer in {self._retries + 1} tries: {reason}: "
-            "is it up, and may it be asked this often?"
+            f"{self._url} gave no answer in {len(reasons)} {tries}: {told}: "
+            f"is it up, does it have the model {self._model}, and may it be asked this often?"
         )
 
     def close(self) -> None:
@@ -123,7 +124,7 @@ class ChatClient:
         if reply.status in _TRANSIENT or reply.status >= 500:
             return _Trouble(f"HTTP {reply.status}", retry_after_s(reply.headers))
         if reply.status != requests.codes.ok:
-            raise refusal_of(reply, self._url, self._key.hidden_in)
+            raise refusal_of(reply, self._url, self._model, self._key.hidden_in)
         try:
             return self._key.hidden_in(answer_of(reply.data))
         except MalformedError as error:

@@ -56,8 +56,8 @@ def answer_of(data: bytes) -> str:
     return content
 
 
-def refusal_of(reply: Reply, url: str, hidden: Callable[[str], str]) -> WanrayError:
-    """The error that tells of a final status.
+def refusal_of(reply: Reply, url: str, model: str, hidden: Callable[[str], str]) -> WanrayError:
+    """The error that tells of a final status; one that names the model speaks of all questions.
 
     hidden: takes secrets out of a text.
     """
@@ -70,9 +70,12 @@ def refusal_of(reply: Reply, url: str, hidden: Callable[[str], str]) -> WanrayEr
         place = hidden(shown(urljoin(url, reply.headers.get("Location", ""))))
         return ConfigError(f"{url} redirects to {place}: name the place itself as the endpoint")
     reason = _shortened(hidden(_message(reply.data)))
-    if reply.status in _THIS_QUESTION:
+    names_model = any(f"{quote}{model}{quote}" in reason for quote in "'\"`")
+    if reply.status in _THIS_QUESTION and not names_model:
         return InputError(f"{url} refuses the prompt (HTTP {reply.status}): {reason}")
-    return ConfigError(f"{url} answers HTTP {reply.status}: {reason}: check the endpoint and the model")
+    return ConfigError(
+        f"{url} answers HTTP {reply.status}: {reason}: check the endpoint and the model {model}"
+    )
 
 
 def _message(data: bytes) -> str:
