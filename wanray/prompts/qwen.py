@@ -1,13 +1,14 @@
 """A Qwen2, Qwen2.5 or Qwen3 in this process, text only or with eyes (VL), that extends prompts.
 
-An answer is a function of checkpoint, question and seed: each question runs alone, as padding rows to one
-batch changes the last bits of bfloat16 logits, and with them sooner or later a token.
+Questions that come together are answered together, each by its own seed. An answer is a function of
+checkpoint, question and seed; but padding before it and rows beside it may change the last bits of its
+logits. In float32 the same tokens are drawn none the less, in bfloat16 sooner or later another one. A
+question asked alone has no padding, and gets the same answer each time.
 
-Shape suffixes: B batch (always 1), L tokens, V vocabulary. Of what a good answer is, this file knows nothing.
+Shape suffixes: B batch, L tokens. Of what a good answer is, this file knows nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,67 +16,18 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoTokenizer,
-    GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
     Qwen2VLImageProcessorPil,
 )
 from transformers.utils import logging as transformers_logging
 
-from wanray.errors import InputError
+from wanray.errors import InputError, StageError
 from wanray.prompts.question import CutAnswerError, Question
 from wanray.prompts.qwen_folder import QwenFolder, read_folder
+from wanray.prompts.qwen_sampling import Sampling, SeededChoice, greedy
 
 PIXELS = {"shortest_edge": 256 * 28 * 28, "longest_edge": 1280 * 28 * 28}
 """Least and most pixels of an image as the model sees it (official: `wan/utils/prompt_extend.py`)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sampling:
-    """How a token is drawn."""
-
-    temperature: float = 0.7
-    top_p: float = 0.8
-    top_k: int = 20
-
-    @classmethod
-    def of(cls, config: GenerationConfig) -> "Sampling":
-        """What the checkpoint asks for; our defaults for one that is greedy, be it in disguise.
-
-        Qwen2-VL has temperature 0.01 and top_k 1, Qwen2.5-VL has temperature 1e-6: no seed would matter.
-        """
-        temperature = config.temperature or 0.0
-        if not config.do_sample or temperature < 0.1 or config.top_k == 1:
-            return cls()
-        top_p = cls.top_p if config.top_p is None else config.top_p
-        return cls(temperature=temperature, top_p=top_p, top_k=config.top_k or cls.top_k)
-
-
-class SeededChoice(LogitsProcessor):
-    """Draws each token by a generator of its own, and leaves greedy decoding no other.
-
-    The draw is made on the CPU, so that the same logits give the same answer on every device.
-    """
-
-    def __init__(self, sampling: Sampling, seed: int) -> None:
-        self.sampling = sampling
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores [1, V] that are 0 at the drawn token and minus infinity elsewhere."""
-        best = scores[0].topk(min(self.sampling.top_k, scores.shape[-1]))
-        chosen = best.indices[self._draw(best.values.double().cpu() / self.sampling.temperature)]
-        only = torch.full_like(scores, float("-inf"))
-        only[0, chosen] = 0
-        return only
-
-    def _draw(self, logits: torch.Tensor) -> int:
-        """A place in `logits`, which fall: the fewest that hold `top_p`, drawn by their shares."""
-        shares = logits.softmax(-1)
-        sums = shares.cumsum(-1)
-        sums = sums[sums - shares < self.sampling.top_p]
-        draw = torch.rand((), generator=self.generator, dtype=torch.float64) * sums[-1]
-        return min(int(torch.searchsorted(sums, draw, right=True)), len(sums) - 1)
 
 
 class QwenExtender:
@@ -93,7 +45,7 @@ class QwenExtender:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
         self.model: Any = model.to(device).eval()
         self.sampling = Sampling.of(self.model.generation_config)
-        self.model.generation_config = _greedy(self.model.generation_config)
+        self.model.generation_config = greedy(self.model.generation_config)
         if self.folder.has_eyes:
             # AutoProcessor would need torchvision, for the videos that it could read as well.
             self.eyes = Qwen2VLImageProcessorPil.from_pretrained(path, local_files_only=True)
@@ -105,11 +57,30 @@ class QwenExtender:
             InputError: it has images, and this is a text checkpoint; or an image is no image for Qwen.
             CutAnswerError: the answer has no end within `max_tokens`.
         """
-        return self.ask_all([question])[0]
+        answer = self.ask_all([question])[0]
+        if isinstance(answer, StageError):
+            raise answer
+        return answer
 
-    def ask_all(self, questions: Sequence[Question]) -> list[str]:
-        """The answers, in order; each is what `ask` gives. Raises what `ask` raises."""
-        return [self._answer(question) for question in questions]
+    def ask_all(self, questions: Sequence[Question]) -> list[str | StageError]:
+        """Each question's answer, or the error that `ask` would raise, in order.
+
+        One call of the model answers all that have images, and one all others; memory bounds how many.
+        """
+        answers: dict[int, str | StageError] = {}
+        inputs: dict[int, dict[str, torch.Tensor]] = {}
+        for place, question in enumerate(questions):
+            try:
+                inputs[place] = self._inputs(question)
+            except InputError as error:
+                answers[place] = error
+        for has_images in (False, True):
+            batch = [place for place in inputs if bool(questions[place].images) == has_images]
+            asked = [questions[place] for place in batch]
+            generated = self._generate(asked, [inputs[place] for place in batch]) if batch else []
+            for place, question, ids in zip(batch, asked, generated, strict=True):
+                answers[place] = self._read(question, ids)
+        return [answers[place] for place in range(len(questions))]
 
     def close(self) -> None:
         """Free the model; the extender cannot be used after."""
@@ -118,31 +89,50 @@ class QwenExtender:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _answer(self, question: Question) -> str:
-        inputs = {name: value.to(self.model.device) for name, value in self._inputs(question).items()}
-        choice = SeededChoice(self.sampling, question.seed)
+    def _generate(
+        self, questions: Sequence[Question], rows: Sequence[dict[str, torch.Tensor]]
+    ) -> list[list[int]]:
+        """Of each question the tokens that follow it; what follows its end, or its `max_tokens`, is void."""
+        inputs = {name: value.to(self.model.device) for name, value in self._batch(rows).items()}
+        choice = SeededChoice(self.sampling, [question.seed for question in questions])
         ids_BL = self.model.generate(
-            **inputs, max_new_tokens=question.max_tokens, logits_processor=LogitsProcessorList([choice])
+            **inputs,
+            max_new_tokens=max(question.max_tokens for question in questions),
+            logits_processor=LogitsProcessorList([choice]),
         )
-        answer_L = ids_BL[0, inputs["input_ids"].shape[1] :]
-        if int(answer_L[-1]) not in self.model.generation_config.eos_token_id:
-            raise CutAnswerError(
+        return ids_BL[:, inputs["input_ids"].shape[1] :].tolist()
+
+    def _read(self, question: Question, ids: Sequence[int]) -> str | CutAnswerError:
+        """The answer that `ids` begin with, if it has an end in time."""
+        ends = self.model.generation_config.eos_token_id
+        in_time = enumerate(ids[: question.max_tokens])
+        length = next((place for place, token in in_time if token in ends), None)
+        if length is None:
+            return CutAnswerError(
                 f"the answer of {self.folder.path} has no end after max_tokens={question.max_tokens} tokens: "
                 "raise max_tokens, or take another seed"
             )
         return self.tokenizer.decode(
-            answer_L[:-1], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            ids[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
     def _inputs(self, question: Question) -> dict[str, torch.Tensor]:
-        """What the model takes."""
+        """The question's own tokens [1, L], and what it shows."""
         ids_L = self.tokenizer(self._chat(question), return_tensors="pt").input_ids[0]
-        seen: dict[str, torch.Tensor] = {}
-        if question.images:
-            seen = self._look(question.images)
-            ids_L = self._make_room(ids_L, seen["image_grid_thw"])
-            seen["mm_token_type_ids"] = (ids_L == self.model.config.image_token_id).int()[None]
-        return {"input_ids": ids_L[None], "attention_mask": torch.ones_like(ids_L)[None], **seen}
+        if not question.images:
+            return {"input_ids": ids_L[None]}
+        seen = self._look(question.images)
+        return {"input_ids": self._make_room(ids_L, seen["image_grid_thw"])[None], **seen}
+
+    def _batch(self, rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """What the model takes, of questions that all have images or all have none."""
+        longest = max(row["input_ids"].shape[1] for row in rows)
+        batch = {name: torch.cat([row[name] for row in rows]) for name in rows[0] if name != "input_ids"}
+        padded = [_padded(row["input_ids"], longest) for row in rows]
+        ids_BL, mask_BL = (torch.cat(part) for part in zip(*padded, strict=True))
+        if "image_grid_thw" in batch:
+            batch["mm_token_type_ids"] = (ids_BL == self.model.config.image_token_id).int()
+        return {"input_ids": ids_BL, "attention_mask": mask_BL, **batch}
 
     def _chat(self, question: Question) -> str:
         """The question in the checkpoint's own form, text before images as the official code has it."""
@@ -179,12 +169,12 @@ class QwenExtender:
         return ids_L.repeat_interleave(counts)
 
 
-def _greedy(config: GenerationConfig) -> GenerationConfig:
-    """Of the checkpoint's `config` what `SeededChoice` leaves to transformers."""
-    ends = config.eos_token_id
-    return GenerationConfig(
-        do_sample=False,
-        eos_token_id=ends if isinstance(ends, list) else [ends],
-        pad_token_id=config.pad_token_id,
-        repetition_penalty=config.repetition_penalty,
-    )
+def _padded(ids_1L: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`ids_1L` with its first token repeated before it, and the mask of what is its own.
+
+    Not the pad token: it ends an answer as well in some checkpoints, and transformers before 5.23 takes
+    padding for something said, which `repetition_penalty` makes less likely.
+    """
+    missing = length - ids_1L.shape[1]
+    mask_1L = torch.nn.functional.pad(torch.ones_like(ids_1L), (missing, 0))
+    return torch.cat([ids_1L[:, :1].expand(1, missing), ids_1L], dim=1), mask_1L
