@@ -1,7 +1,7 @@
 """The configuration: frozen dataclasses (`schema`) and how YAML and overrides become them (`load`)."""
 
 from wanray.config.extension import CacheConfig, ExtensionConfig
-from wanray.config.faults import DenoisingConfig, FaultsConfig, MediaConfig
+from wanray.config.faults import DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
 from wanray.config.load import load_config, place_of
 from wanray.config.schema import (
     DefaultsConfig,
@@ -21,6 +21,7 @@ __all__ = [
     "CacheConfig",
     "DefaultsConfig",
     "DenoisingConfig",
+    "EncodingConfig",
     "EstimateConfig",
     "ExtensionConfig",
     "FaultsConfig",

@@ -86,8 +86,11 @@ class CacheConfig:
 
     url: str | None = None
     """A folder that all nodes see, or a URL such as s3://bucket/cache; None: only extended prompts are kept,
-    in the output. `wanray gc` bounds it."""
+    in the output."""
+    max_gib: float | None = None
+    """A run removes the oldest entries above this at its end; None: only `wanray gc --cache-gib` does."""
 
     def __post_init__(self) -> None:
+        check_at_least("cache.max_gib", self.max_gib, 0)
         if self.url is not None and not self.url.strip():
             raise ConfigError("cache.url must not be blank: name a folder or a URL, or leave it out")

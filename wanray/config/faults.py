@@ -1,13 +1,25 @@
-"""What a run does when something dies, and what it refuses to touch."""
+"""Keys of single stages, of what a run does when something dies, and of what it refuses to touch."""
 
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from wanray.config.checks import check_at_least
+from wanray.config.checks import check_at_least, check_choice
 from wanray.errors import ConfigError
 
 SCHEMES = ["file", "s3", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "hf"]
 """Of media that a manifest may name when nobody says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodingConfig:
+    """Of the encode workers, what changes no pixels but for the last bits."""
+
+    t5: str = "auto"
+    """Where the text encoder computes: `cpu`, `gpu`, or `auto`: where the worker's image and video encoders
+    do, which take a GPU if there is any, and on a CPU for a model of text alone."""
+
+    def __post_init__(self) -> None:
+        check_choice("encode.t5", self.t5, ("auto", "cpu", "gpu"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

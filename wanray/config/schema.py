@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from wanray.config.checks import check_at_least, check_choice
 from wanray.config.extension import CacheConfig, ExtensionConfig
-from wanray.config.faults import DenoisingConfig, FaultsConfig, MediaConfig
+from wanray.config.faults import DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
 from wanray.errors import ConfigError
 from wanray.registry import MODELS
 from wanray.schedule import MODES, SOLVERS
@@ -135,6 +135,8 @@ class NumericsConfig:
     """Where the first noise is drawn: `cpu` is the same everywhere, `cuda` is the official stream."""
     vae_tiling: bool = False
     """Decode large pictures in overlapping tiles of 256 pixels: less memory, slightly other pixels."""
+    text_int8: bool = False
+    """Text encoder with weights of 8 bits: half the memory of bfloat16, and slightly other pixels."""
 
     def __post_init__(self) -> None:
         check_choice("numerics.mode", self.mode, MODES)
@@ -222,6 +224,9 @@ class PoolConfig:
     """Actors, for extend, encode and decode."""
     gangs: int = 1
     """Gangs, for the denoise pools."""
+    concurrency: int | None = None
+    """Requests that a worker of extend or encode has in work at once; None: 2 for encode, 8 to an endpoint, 1
+    for a local language model, which answers several in one batch, with other last bits than one by one."""
     topology: TopologyConfig = field(default_factory=TopologyConfig)
     resources: dict[str, float] | None = None
     """Ray resources of one worker or rank, such as {GPU: 1} or {CPU: 4}; None: where the cluster has GPUs,
@@ -233,6 +238,7 @@ class PoolConfig:
         """Raise ConfigError if a value is out of range; `key` is where this stands."""
         check_at_least(f"{key}.workers", self.workers, 1)
         check_at_least(f"{key}.gangs", self.gangs, 1)
+        check_at_least(f"{key}.concurrency", self.concurrency, 1)
         for name, amount in (self.resources or {}).items():
             check_at_least(f"{key}.resources.{name}", amount, 0)
             if name == "GPU" and amount > 1 and amount != int(amount):
@@ -258,20 +264,33 @@ class PoolsConfig:
     def __post_init__(self) -> None:
         for pool in fields(self):
             getattr(self, pool.name).check(f"pools.{pool.name}")
+        for name in ("denoise", "denoise_high", "denoise_low", "decode"):
+            if getattr(self, name).concurrency not in (None, 1):
+                raise ConfigError(
+                    f"pools.{name}.concurrency must be left out, got {getattr(self, name).concurrency}: "
+                    "a gang renders one request at a time"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EstimateConfig:
-    """What the plan's estimate assumes of a GPU."""
+    """What the plan's estimate assumes of GPUs, and of those who encode."""
 
     peak_tflops: float = 790.0
     """Dense bfloat16 peak of one GPU (790: a sustained H100)."""
     mfu: float = 0.5
     """Share of the peak that denoising reaches."""
+    cpu_tflops: float = 0.05
+    """What one CPU core sustains while it encodes text (0.05: measured in float32 with AVX2; bfloat16 without
+    hardware for it is six times slower, with AMX several times faster)."""
+    encode_s: float | None = None
+    """Seconds in which a worker encodes a new prompt with its media; None: a FLOP model, of text alone."""
 
     def __post_init__(self) -> None:
-        if not self.peak_tflops > 0:
-            raise ConfigError(f"estimate.peak_tflops must be above 0, got {self.peak_tflops}")
+        for name in ("peak_tflops", "cpu_tflops"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"estimate.{name} must be above 0, got {getattr(self, name)}")
+        check_at_least("estimate.encode_s", self.encode_s, 0)
         if not 0 < self.mfu <= 1:
             raise ConfigError(f"estimate.mfu must be above 0 and at most 1, got {self.mfu}")
 
@@ -284,9 +303,13 @@ class RayConfig:
     """Of a running cluster; None: RAY_ADDRESS inside a Ray job, else a cluster on this machine."""
     start_timeout_s: float = 1800.0
     """Time for all gangs to be placed and to load their weights."""
+    rows_ahead: int | None = None
+    """Requests that wait in front of a pool, besides those that the pool before has in work; None: two per
+    worker and four more. Each holds its texts and images in memory."""
 
     def __post_init__(self) -> None:
         check_at_least("ray.start_timeout_s", self.start_timeout_s, 1)
+        check_at_least("ray.rows_ahead", self.rows_ahead, 3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -314,6 +337,7 @@ class RenderConfig:
     claim: bool = False
     """Several runs, on several clusters, share one manifest and output: each takes what no other has."""
     pools: PoolsConfig = field(default_factory=PoolsConfig)
+    encode: EncodingConfig = field(default_factory=EncodingConfig)
     denoise: DenoisingConfig = field(default_factory=DenoisingConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     media: MediaConfig = field(default_factory=MediaConfig)

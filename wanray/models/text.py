@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from wanray.checkpoint import Component
+from wanray.models.int8 import load_int8
 from wanray.models.load import load_network
 from wanray.models.state import MAX_TOKENS
 
@@ -25,8 +26,8 @@ def clean_prompt(text: str) -> str:
 
 
 BUCKETS = (64, 128, 256, MAX_TOKENS)
-"""Lengths to which texts are padded in the encoder. Pads are masked, so that they cost time and change nothing:
-on a CPU the embeddings have the same bits as after a padding to 512, as in the official code."""
+"""Lengths to which texts are padded in the encoder. Pads are masked, so they cost time and change nothing: on
+a CPU the embeddings have the same bits as after a padding to 512, which is what the official code does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,23 @@ class TextEncoder:
     """UMT5 with its tokenizer."""
 
     def __init__(
-        self, component: Component, tokenizer: str, dtype: torch.dtype, device: str, official: bool = True
+        self,
+        component: Component,
+        tokenizer: str,
+        dtype: torch.dtype,
+        device: str,
+        official: bool = True,
+        int8: bool = False,
     ) -> None:
-        """official: pad to `BUCKETS`, and keep the official alignment of weights; else as diffusers does."""
+        """official: pad to `BUCKETS`, and keep the official alignment of weights; else as diffusers does.
+
+        int8: keep the weights of linear layers in int8 (`wanray.models.int8`).
+        """
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # it takes a long prompt for a mistake; we cut and note it
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-        self.encoder = load_network(component, dtype, device, aligned=official)
+        load = load_int8 if int8 else load_network
+        self.encoder = load(component, dtype, device, aligned=official)
         self.device = device
         self.buckets = BUCKETS if official else (MAX_TOKENS,)
 

@@ -57,6 +57,10 @@ class EncodeConfig:
     """As `numerics.mode`."""
     dtype: str
     """As `numerics.dtype`."""
+    int8: bool = False
+    """As `numerics.text_int8`."""
+    t5: str = "auto"
+    """As `encode.t5`."""
     digest: str = ""
     """Of encoder and tokenizer; empty without a cache."""
     cache_url: str | None = None

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from wanray.errors import ConfigError
 from wanray.models.device import is_healthy
 from wanray.models.state import DTYPES, MAX_TOKENS
 from wanray.models.text import Embedding, TextEncoder
@@ -30,11 +31,21 @@ class Encode:
 
     def setup(self, worker: Worker) -> None:
         """Load tokenizer and encoder."""
-        self.worker = worker
+        self.worker = worker = self._placed(worker)
         torch.set_num_threads(worker.num_threads)
         config = self.config
         official, dtype = config.mode == "official", DTYPES[config.dtype]
-        self.encoder = TextEncoder(config.text_encoder, config.tokenizer, dtype, worker.device, official)
+        self.encoder = TextEncoder(
+            config.text_encoder, config.tokenizer, dtype, worker.device, official, config.int8
+        )
+
+    def _placed(self, worker: Worker) -> Worker:
+        if self.config.t5 == "gpu" and worker.device == "cpu":
+            raise ConfigError(
+                "encode.t5 is gpu, but the workers of pools.encode have none: give them one "
+                "(pools.encode.resources={GPU: 1}), or set encode.t5=cpu"
+            )
+        return replace(worker, device="cpu") if self.config.t5 == "cpu" else worker
 
     def run(self, record: Record, report: Report) -> Record:
         """Encode both texts of the request."""
@@ -46,7 +57,8 @@ class Encode:
     def embed(self, text: str) -> Embedding:
         """The embedding of `text`, from the cache if it was ever made."""
         config, worker = self.config, self.worker
-        parts = (config.digest, config.mode, config.dtype, place(worker.device, worker.num_threads), text)
+        where = place(worker.device, worker.num_threads)
+        parts = (config.digest, config.mode, config.dtype, where, text, *(["int8"] if config.int8 else []))
         tensors, num_tokens = self.kept.get(parts, lambda: self.batcher.get(text))
         return Embedding(tensors["text"], num_tokens)
 
