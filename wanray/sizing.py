@@ -1,4 +1,5 @@
-"""Sizes, crops and frame choice of the image and video driven tasks, as the official code works them out.
+"""Sizes, crops and frame choice of the image and video driven tasks, as the official code works them out;
+lengths of texts.
 
 Knows numbers only: no pixels, no files. Every size is (width, height) in pixels. An extreme aspect may give
 a side of 0; the caller refuses it. Sources: Wan2.1 at 9737cba (`image2video.py`, `first_last_frame2video.py`,
@@ -18,6 +19,8 @@ TEMPORAL_STRIDE = 4
 """Frames per latent frame after the first."""
 VACE_LATENT_FRAMES = 21
 """A VACE sequence holds this many latent frames (81 frames) of the largest area."""
+TEXT_BUCKETS = (64, 128, 256, 512)
+"""Tokens to which texts are padded in the encoder; longer ones are cut."""
 _FRAME_TOLERANCE = 1e-3
 """In frames: rates such as 30000/1001 are rounded, and must not put a frame one off."""
 

@@ -56,8 +56,8 @@ def test_a_plan_writes_nothing(tiny, tmp_path):
 
 
 def test_more_gangs_of_the_busier_expert_shorten_the_estimate(tiny, tmp_path):
-    one = plan_of(tiny, tmp_path, "t2v-a14b")
-    two = plan_of(tiny, tmp_path, "t2v-a14b", "pools.denoise_high.gangs=2")
+    one = plan_of(tiny, tmp_path, "t2v-a14b", "estimate.encode_s=0")
+    two = plan_of(tiny, tmp_path, "t2v-a14b", "estimate.encode_s=0", "pools.denoise_high.gangs=2")
     busy = {pool.name: pool.busy_s for pool in one.pools}
     assert busy["denoise_high"] > busy["denoise_low"] > 0
     assert two.estimate_s == pytest.approx(max(busy["denoise_high"] / 2, busy["denoise_low"]))

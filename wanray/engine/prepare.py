@@ -17,6 +17,7 @@ from wanray.hub import resolve as resolve_path
 from wanray.manifest import Keep, Resolver, read_batches, resolve
 from wanray.manifest.media import absolute_roots
 from wanray.plan import Plan, Selection, WritePart, choose_pools, select_requests
+from wanray.plan.encoding import encode_work_s
 from wanray.plan.pools import check_pools, choose_placement, pool_experts, shape_groups
 from wanray.registry import DIFFUSERS_DEFAULTS
 from wanray.sinks.index import drop_from_index, indexed_keys
@@ -167,6 +168,8 @@ def _plan(
 ) -> Plan:
     mode = config.numerics.mode
     groups = shape_groups(selection.costs, checkpoint.model, checkpoint.dims, checkpoint.switch(mode), mode)
+    texts = selection.text_bytes
+    encode_s = encode_work_s(config, checkpoint.model, checkpoint.text_encoder, texts)
     return Plan(
         run=run,
         model=model,
@@ -174,10 +177,10 @@ def _plan(
         placement=placement,
         counts=selection.counts,
         groups=groups,
-        pools=choose_pools(config, checkpoint.model, placement, groups),
+        pools=choose_pools(config, checkpoint.model, placement, groups, encode_s, len(texts)),
         parts=tuple(f"runs/{run}/plan/{name}" for name in selection.parts),
         problems=tuple(selection.problems),
         num_problems=selection.num_problems,
         notes=tuple(notes),
-        assumptions=asdict(config.estimate),
+        assumptions={name: value for name, value in asdict(config.estimate).items() if value is not None},
     )

@@ -46,9 +46,12 @@ REQUEST_SCHEMA = pa.schema(
         ("shift", pa.float64()),
         ("solver", pa.string()),
         ("guided", pa.bool_()),
+        ("encoded", pa.binary(8)),
+        ("text_bytes", pa.int32()),
     ]
 )
-"""One row per request: its plan row with one id, its manifest row, its key as bytes, and what it costs by."""
+"""One row per request: its plan row with one id, its manifest row, its key as bytes, and what it costs by; to
+encode: a hash of prompt, extension and media, and how many bytes of UTF-8 the prompt has."""
 
 INVALID_SCHEMA = pa.schema(
     [("row", pa.int64()), ("id", pa.string()), ("key", pa.string()), ("message", pa.string())]
@@ -236,7 +239,17 @@ def _requests(table: pa.Table, first_row: int, job: _Job) -> pa.Table:
     columns["digest"] = pa.array(digests, pa.binary(32))
     scales = (pc.not_equal(table[name], 1.0) for name in ("guidance_high", "guidance_low"))
     columns["guided"] = pc.or_(*scales)
+    decisive = (flat(table[name]) for name in ("prompt", "extension", "inputs"))
+    columns["encoded"] = _hashes(pc.binary_join_element_wise(*decisive, ""))
+    columns["text_bytes"] = pc.binary_length(table["prompt"])
     return pa.table({name: columns[name] for name in REQUEST_SCHEMA.names}, schema=REQUEST_SCHEMA)
+
+
+def _hashes(texts: pa.Array) -> pa.Array:
+    """Eight bytes for each text; the same for equal ones, which seeds and sweeps make many of."""
+    coded = texts.dictionary_encode()
+    hashes = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in coded.dictionary.to_pylist()]
+    return pa.array(hashes, pa.binary(8)).take(coded.indices)
 
 
 def _official_negative(table: pa.Table, official: Defaults) -> pa.Table:

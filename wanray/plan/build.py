@@ -48,6 +48,8 @@ class Selection:
     num_problems: int
     invalid: pa.Table
     """`INVALID_SCHEMA`: the rows that become failures."""
+    text_bytes: np.ndarray
+    """Of each prompt to encode; what requests share is counted once."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,8 @@ class _Spool:
     digests: list[np.ndarray] = field(default_factory=list)
     ids: list[pa.Array] = field(default_factory=list)
     rows: list[np.ndarray] = field(default_factory=list)
+    encoded: list[np.ndarray] = field(default_factory=list)
+    text_bytes: list[np.ndarray] = field(default_factory=list)
 
     def add(self, requests: pa.Table) -> None:
         if requests.num_rows == 0:
@@ -66,10 +70,9 @@ class _Spool:
         if self.writer is None:
             self.writer = pq.ParquetWriter(self.path, requests.schema, compression="lz4")
         self.writer.write_table(requests, row_group_size=requests.num_rows)
-        digests = pa.concat_arrays(requests["digest"].chunks)
-        self.digests.append(
-            np.frombuffer(digests.buffers()[1], dtype="S32")[digests.offset :][: len(digests)].copy()
-        )
+        self.digests.append(_bytes(requests["digest"], "S32"))
+        self.encoded.append(_bytes(requests["encoded"], "u8"))
+        self.text_bytes.append(requests["text_bytes"].to_numpy())
         self.ids.extend(pc.list_flatten(chunk) for chunk in requests["ids"].chunks)
         self.rows.append(requests["row"].to_numpy())
 
@@ -80,6 +83,20 @@ class _Spool:
         with pq.ParquetFile(self.path) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group)
+
+
+def _bytes(column: pa.ChunkedArray, dtype: str) -> np.ndarray:
+    """A column of binaries of one length as numpy sees them."""
+    array = pa.concat_arrays(column.chunks)
+    return np.frombuffer(array.buffers()[1], dtype)[array.offset :][: len(array)].copy()
+
+
+def _text_bytes(spool: _Spool, keep: np.ndarray) -> np.ndarray:
+    """The lengths of the prompts of what is kept, each once."""
+    if not spool.encoded:
+        return np.empty(0, np.int32)
+    _, first = np.unique(np.concatenate(spool.encoded)[keep], return_index=True)
+    return np.concatenate(spool.text_bytes)[keep][first]
 
 
 def select_requests(
@@ -136,7 +153,9 @@ def select_requests(
         not_chosen=int((fresh & ~chosen).sum()),
         left=int(keep.sum()),
     )
-    return Selection(counts, dict(costs), parts, problems, num_problems + len(clashes), bad_rows)
+    return Selection(
+        counts, dict(costs), parts, problems, num_problems + len(clashes), bad_rows, _text_bytes(spool, keep)
+    )
 
 
 def _chosen(only: Collection[str], digests: np.ndarray, ids: pa.ChunkedArray) -> np.ndarray:

@@ -56,7 +56,9 @@ class PoolPlan:
     world_size: int
     """Ranks in a gang."""
     busy_s: float
-    """Estimated seconds of work for each gang, 0 where the estimate does not reach."""
+    """Estimated seconds of work for each gang or actor, 0 where the estimate does not reach."""
+    needed: int | None = None
+    """Actors that keep the gangs busy, where the estimate reaches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +84,7 @@ class Plan:
 
     @property
     def estimate_s(self) -> float:
-        """Seconds of denoising: the busiest pool's."""
+        """Seconds of the run: the busiest pool's."""
         return max((pool.busy_s for pool in self.pools), default=0.0)
 
     @property

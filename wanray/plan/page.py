@@ -10,6 +10,8 @@ from rich.text import Text
 from wanray.plan.model import Counts, Plan, PoolPlan, ShapeGroup
 
 SHOWN_GROUPS = 12
+WORTH_SAYING_S = 60.0
+"""Time that gangs wait for those who encode."""
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -78,9 +80,17 @@ def _group_table(groups: tuple[ShapeGroup, ...]) -> Table:
 def _pool_table(plan: Plan) -> Table:
     table = Table("pool", "experts", "workers", "busy", box=None, pad_edge=False)
     for pool in plan.pools:
-        share = f"{pool.busy_s / plan.estimate_s:.0%}" if pool.experts and plan.estimate_s else "-"
-        table.add_row(pool.name, "+".join(pool.experts) or "-", _workers(pool), share)
+        is_known = plan.estimate_s and (pool.experts or pool.needed is not None)
+        share = f"{pool.busy_s / plan.estimate_s:.0%}" if is_known else "-"
+        table.add_row(pool.name, "+".join(pool.experts) or "-", _workers(pool) + _too_few(pool, plan), share)
     return table
+
+
+def _too_few(pool: PoolPlan, plan: Plan) -> str:
+    denoise_s = max((other.busy_s for other in plan.pools if other.experts), default=0.0)
+    if pool.needed is None or pool.busy_s - denoise_s < WORTH_SAYING_S:
+        return ""
+    return f"; {pool.needed} would keep the gangs busy"
 
 
 def _workers(pool: PoolPlan) -> str:
@@ -92,8 +102,8 @@ def _workers(pool: PoolPlan) -> str:
 
 def _estimate_line(plan: Plan) -> Text:
     assumed = ", ".join(f"{name} {value:g}" for name, value in plan.assumptions.items())
-    denoising = f"{format_seconds(plan.estimate_s)} of denoising, {plan.gpu_hours:.3g} GPU hours"
-    return Text(f"estimate   {denoising} (assumes {assumed})")
+    whole = f"{format_seconds(plan.estimate_s)}, {plan.gpu_hours:.3g} GPU hours"
+    return Text(f"estimate   {whole} (assumes {assumed})")
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,10 +1,12 @@
 """Placement and pools: which workers do which steps, and how long they will be busy."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from wanray.config import EstimateConfig, PoolConfig, RenderConfig
 from wanray.errors import ConfigError
+from wanray.plan.encoding import workers_to_feed
 from wanray.plan.flops import forward_tflop, num_tokens
 from wanray.plan.model import PoolPlan, ShapeGroup
 from wanray.registry import Dims, Model
@@ -94,16 +96,28 @@ def _group(
 
 
 def choose_pools(
-    config: RenderConfig, model: Model, placement: str, groups: Sequence[ShapeGroup]
+    config: RenderConfig,
+    model: Model,
+    placement: str,
+    groups: Sequence[ShapeGroup],
+    encode_s: float,
+    num_texts: int,
 ) -> tuple[PoolPlan, ...]:
-    """All pools in the order of the data flow, the denoise pools with their estimated work."""
-    first = [_plain_pool("encode", config.pools.encode)]
-    if config.extension.method != "none":
-        first.insert(0, _plain_pool("extend", config.pools.extend))
+    """All pools in the order of the data flow, with their estimated work.
+
+    encode_s: what there is to encode, in seconds of one worker.
+    num_texts: in how many pieces it comes.
+    """
     denoise = [
         _denoise_pool(name, pool_config(config, name), experts, groups, config.estimate)
         for name, experts in pool_experts(placement, model).items()
     ]
+    needed = workers_to_feed(encode_s, max(pool.busy_s for pool in denoise))
+    encode = _plain_pool("encode", config.pools.encode)
+    busy_s = encode_s / encode.num_workers
+    first = [replace(encode, busy_s=busy_s, needed=max(1, min(needed, num_texts)))]
+    if config.extension.method != "none":
+        first.insert(0, _plain_pool("extend", config.pools.extend))
     return (*first, *denoise, decode_pool(config))
 
 
