@@ -164,14 +164,18 @@ def test_texts_and_conditions_are_kept_between_runs(job, run_cli, tmp_path, monk
 
     Image.new("RGB", (64, 48), "red").save(tmp_path / "red.png")
     counts = {"texts": 0, "conditions": 0}
-    for kind, cls in (("texts", TextEncoder), ("conditions", ConditionEncoder)):
-        encode = cls.encode
+    encode_texts, encode_condition = TextEncoder.encode_all, ConditionEncoder.encode
 
-        def counted(self, *arguments, encode=encode, kind=kind):
-            counts[kind] += 1
-            return encode(self, *arguments)
+    def counted_texts(self, texts):
+        counts["texts"] += len(texts)
+        return encode_texts(self, texts)
 
-        monkeypatch.setattr(cls, "encode", counted)
+    def counted_condition(self, *arguments):
+        counts["conditions"] += 1
+        return encode_condition(self, *arguments)
+
+    monkeypatch.setattr(TextEncoder, "encode_all", counted_texts)
+    monkeypatch.setattr(ConditionEncoder, "encode", counted_condition)
     latents = []
     for run, url in enumerate(["cache", "cache", None]):
         row = {"image": str(tmp_path / "red.png"), "prompt": "a cat", "seed": 1}
@@ -221,6 +225,15 @@ def test_gc_trims_the_cache(job, run_cli):
     assert not entry.exists()
 
 
+def test_a_run_keeps_the_cache_within_its_bounds(job, run_cli):
+    out, arguments = job([{"prompt": "a cat", "seed": 1}])
+    assert run_cli("render", *arguments, "cache.max_gib=1")[0] == 0
+    assert [path for path in (out / "cache").rglob("*") if path.is_file()]
+    _, arguments = job([{"prompt": "a cat", "seed": 2}])
+    assert run_cli("render", *arguments, "cache.max_gib=0")[0] == 0
+    assert not [path for path in (out / "cache").rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize("task", ["t2v", "i2v", "flf2v", "vace"])
 def test_a_local_qwen_extends_every_task(task, job, run_cli, tmp_path):
     """A random one, whose answers are no prompts: they are refused, and the prompt is kept."""
@@ -236,6 +249,29 @@ def test_a_local_qwen_extends_every_task(task, job, run_cli, tmp_path):
     (meta,) = metas(out)
     assert meta["extended"].keys() <= {"prompt", "kept"}
     assert len(meta["request"]["extension"]["model"]) == 64
+
+
+def test_a_local_qwen_answers_several_in_one_batch_where_it_may(job, run_cli, tmp_path, monkeypatch):
+    from wanray.prompts.qwen import QwenExtender
+
+    batches, ask_all = [], QwenExtender.ask_all
+    monkeypatch.setattr(
+        QwenExtender, "ask_all", lambda self, asked: batches.append(len(asked)) or ask_all(self, asked)
+    )
+    write_qwen_vl(tmp_path / "qwen")
+    rows = [{"prompt": f"a cat {row}", "seed": row} for row in range(8)]
+    keys = {"extension.method": "qwen", "extension.model": tmp_path / "qwen", "extension.max_tokens": 20}
+    for out, concurrency in (("alone", None), ("together", 4)):
+        keys |= {"pools.extend.concurrency": concurrency} if concurrency else {}
+        batches.clear()
+        _, arguments = job(rows, out=out, **keys)
+        code, _, errors = run_cli("render", *arguments)
+        assert code == 0, errors
+        assert max(batches) == 1 if concurrency is None else 1 < max(batches) <= 4
+    alone, together = (
+        {meta["key"]: meta["extended"] for meta in metas(tmp_path / out)} for out in ("alone", "together")
+    )
+    assert alone.keys() == together.keys()
 
 
 def test_a_folder_that_is_no_qwen_is_wrong_use(job, run_cli, tmp_path):

@@ -84,6 +84,23 @@ def test_config_that_is_a_folder(run_cli):
     assert_refused(run_cli("plan", "dir.yaml"), "dir.yaml cannot be read", "IsADirectory", "name a YAML file")
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("encode.t5=tpu", ["encode.t5 must be one of", "tpu"]),
+        ("encode.t5=gpu", ["encode.t5 is gpu", "pools.encode.resources={GPU: 1}", "encode.t5=cpu"]),
+        ("pools.denoise.concurrency=2", ["pools.denoise.concurrency must be left out, got 2"]),
+        ("pools.encode.concurrency=0", ["pools.encode.concurrency must be at least 1, got 0"]),
+        ("ray.rows_ahead=2", ["ray.rows_ahead must be at least 3, got 2"]),
+        ("cache.max_gib=-1", ["cache.max_gib must be at least 0, got -1"]),
+        ("estimate.cpu_tflops=0", ["estimate.cpu_tflops must be above 0, got 0"]),
+        ("estimate.encode_s=-1", ["estimate.encode_s must be at least 0, got -1"]),
+    ],
+)
+def test_what_encoders_cannot_do(run_cli, key, words):
+    assert_refused(run_cli("render", "config.yaml", key), *words)
+
+
 def test_overrides_without_a_config(run_cli):
     assert_refused(run_cli("plan", "engine=local"), "configuration engine=local", "YAML file, then key=value")
 

@@ -11,11 +11,11 @@ from wanray.engine.patience import SHORTEST_S, Patience
 IDLE, DOWN, LOST = GangState.IDLE, GangState.DOWN, GangState.LOST
 
 
-def play(num_gangs, script):
+def play(num_gangs, script, seats=1):
     """Run `script(dispatch, take)`; take(suspect) starts a request and lets it come as far as it can."""
 
     async def main():
-        dispatch = Dispatch(num_gangs)
+        dispatch = Dispatch(num_gangs, seats)
         for gang in range(num_gangs):
             dispatch.change(gang, IDLE)
 
@@ -68,6 +68,51 @@ def test_the_last_working_gang_is_not_risked_while_others_wait():
         assert await suspect == 1  # nobody else waits
 
     play(2, script)
+
+
+def test_requests_spread_over_the_seats_of_all_gangs():
+    async def script(dispatch, take):
+        taken = [await take() for _ in range(5)]
+        assert [task.result() for task in taken[:4]] == [0, 1, 0, 1]
+        assert not taken[4].done()
+        dispatch.leave(1)
+        assert await taken[4] == 1
+        assert [dispatch.load(gang) for gang in (0, 1)] == [2, 2]
+
+    play(2, script, seats=2)
+
+
+def test_a_suspect_has_a_gang_to_itself():
+    async def script(dispatch, take):
+        for _ in range(4):
+            await take()
+        suspect, fresh = await take(suspect=True), await take()
+        dispatch.leave(0)
+        assert not suspect.done()
+        assert not fresh.done(), "gang 0 is being emptied for the suspect"
+        dispatch.leave(0)
+        assert await suspect == 0
+        assert not fresh.done(), "it stays alone"
+        dispatch.leave(1)
+        assert await fresh == 1
+        dispatch.leave(0)
+        assert [(await take()).result() for _ in range(2)] == [0, 0]
+
+    play(2, script, seats=2)
+
+
+def test_the_only_gang_is_emptied_for_a_suspect_and_then_free_again():
+    async def script(dispatch, take):
+        await take()
+        suspect, fresh = await take(suspect=True), await take()
+        assert not fresh.done()
+        dispatch.leave(0)
+        assert await suspect == 0
+        dispatch.change(0, DOWN)
+        dispatch.change(0, IDLE)
+        assert await fresh == 0
+
+    play(1, script, seats=3)
 
 
 @pytest.mark.parametrize("num_gangs", [1, 2])
@@ -132,3 +177,10 @@ def test_patience_never_ends_within_a_minute():
     for _ in range(3):
         patience.note("a", 0.01)
     assert patience.limit_s("a") == SHORTEST_S
+
+
+def test_where_most_requests_find_all_made_a_slow_one_does_not_hang():
+    patience = Patience(FaultsConfig(stall_s=900), is_even=False)
+    for _ in range(50):
+        patience.note("a", 0.01)
+    assert patience.limit_s("a") == 900

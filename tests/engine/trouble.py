@@ -66,7 +66,8 @@ class Troubled(Sleep):
 def make_pool(name, folder):
     config = TroubledConfig(name=name, seconds=0.05, last=name == "decode", marker=f"{folder}/has-hung")
     stage = StageSpec(name=name, target="trouble:Troubled", config=config)
-    return PoolSpec(name=name, stages=(stage,), num_workers=2, finishes=name == "decode")
+    seats = 3 if name == "encode" else 1
+    return PoolSpec(name=name, stages=(stage,), num_workers=2, concurrency=seats, finishes=name == "decode")
 
 
 def main(address, folder):

@@ -1,7 +1,8 @@
 """Which request goes to which gang, and when. Knows neither Ray nor what a request is.
 
-A request under which a gang died is a suspect. Suspects are tried one at a time, and the last gang that
-works is not risked for one while other requests wait: what kills whoever takes it costs one gang at a time.
+A request under which a gang died is a suspect. Suspects are tried one at a time, alone on their gang, and the
+last gang that works is not risked for one while other requests wait: what kills whoever takes it costs one
+gang at a time.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
-Seat = asyncio.Future[int | None]
+Ticket = asyncio.Future[int | None]
 
 
 class GangState(StrEnum):
@@ -17,35 +18,46 @@ class GangState(StrEnum):
 
     IDLE = "idle"
     BUSY = "busy"
+    """Has a request in work, and perhaps seats for more."""
     DOWN = "down"
     """Dead, but coming back."""
     LOST = "lost"
 
 
 class Dispatch:
-    """Requests wait here for gangs. For one event loop."""
+    """Requests wait here for gangs, each of which has seats for so many at once. For one event loop."""
 
-    def __init__(self, num_gangs: int) -> None:
+    def __init__(self, num_gangs: int, seats: int = 1) -> None:
         self._states = [GangState.DOWN] * num_gangs
-        self._fresh: deque[Seat] = deque()
-        self._suspects: deque[Seat] = deque()
+        self._loads = [0] * num_gangs
+        self._seats = seats
+        self._fresh: deque[Ticket] = deque()
+        self._suspects: deque[Ticket] = deque()
         self._trial: int | None = None
         self._closed = False
 
     async def take(self, suspect: bool) -> int | None:
-        """The number of a gang, which is now busy; None when no more requests are taken.
+        """The number of a gang, one of whose seats is now taken; None when no more requests are taken.
 
         Raises:
             RuntimeError: all gangs are lost.
         """
-        seat: Seat = asyncio.get_running_loop().create_future()
-        (self._suspects if suspect else self._fresh).append(seat)
+        ticket: Ticket = asyncio.get_running_loop().create_future()
+        (self._suspects if suspect else self._fresh).append(ticket)
         self._match()
-        return await seat
+        return await ticket
+
+    def leave(self, gang: int) -> None:
+        """A gang is through with one request."""
+        self._loads[gang] -= 1
+        if self._loads[gang]:
+            self._match()
+        else:
+            self.change(gang, GangState.IDLE)
 
     def change(self, gang: int, state: GangState) -> None:
-        """A gang is through with its request, died, came back or was given up."""
-        self._states[gang] = state
+        """A gang came up, died or was given up; whatever it had in work is not there any more."""
+        self._states[gang], self._loads[gang] = state, 0
         if self._trial == gang:
             self._trial = None
         self._match()
@@ -53,6 +65,10 @@ class Dispatch:
     def state(self, gang: int) -> GangState:
         """What a gang can be asked for now."""
         return self._states[gang]
+
+    def load(self, gang: int) -> int:
+        """Requests that a gang has in work."""
+        return self._loads[gang]
 
     def close(self) -> None:
         """Take no more requests: those that wait get None."""
@@ -65,30 +81,43 @@ class Dispatch:
 
     def _match(self) -> None:
         if self._closed:
-            self._answer_all(lambda seat: seat.set_result(None))
+            self._answer_all(lambda ticket: ticket.set_result(None))
         elif self.count(GangState.LOST) == len(self._states):
-            self._answer_all(lambda seat: seat.set_exception(RuntimeError("all gangs are lost")))
-        while GangState.IDLE in self._states and (queue := self._next()) is not None:
-            seat = queue.popleft()
-            if seat.done():  # its request was cancelled
+            self._answer_all(lambda ticket: ticket.set_exception(RuntimeError("all gangs are lost")))
+        while (pair := self._next()) is not None:
+            queue, gang = pair
+            ticket = queue.popleft()
+            if ticket.done():  # its request was cancelled
                 continue
-            gang = self._states.index(GangState.IDLE)
             self._states[gang] = GangState.BUSY
+            self._loads[gang] += 1
             self._trial = gang if queue is self._suspects else self._trial
-            seat.set_result(gang)
+            ticket.set_result(gang)
 
-    def _next(self) -> deque[Seat] | None:
-        """The queue whose first request has its turn: what has waited longest is a suspect's."""
+    def _next(self) -> tuple[deque[Ticket], int] | None:
+        """Who has its turn, and where: what has waited longest is a suspect, and needs a gang of its own."""
+        kept_free = self._trial
         if self._suspects and self._trial is None and self._may_risk():
-            return self._suspects
-        return self._fresh or None
+            kept_free = self._emptiest()
+            if kept_free is not None and not self._loads[kept_free]:
+                return self._suspects, kept_free
+        gang = self._emptiest(kept_free)
+        if not self._fresh or gang is None or self._loads[gang] >= self._seats:
+            return None
+        return self._fresh, gang
+
+    def _emptiest(self, but: int | None = None) -> int | None:
+        """The gang that works and has the least in work."""
+        up = (GangState.IDLE, GangState.BUSY)
+        gangs = [gang for gang, state in enumerate(self._states) if state in up and gang != but]
+        return min(gangs, key=self._loads.__getitem__, default=None)
 
     def _may_risk(self) -> bool:
         usable = len(self._states) - self.count(GangState.LOST)
         return not self._fresh or usable == 1 or self.count(GangState.IDLE, GangState.BUSY) > 1
 
-    def _answer_all(self, answer: Callable[[Seat], None]) -> None:
+    def _answer_all(self, answer: Callable[[Ticket], None]) -> None:
         for queue in (self._suspects, self._fresh):
             while queue:
-                if not (seat := queue.popleft()).done():
-                    answer(seat)
+                if not (ticket := queue.popleft()).done():
+                    answer(ticket)

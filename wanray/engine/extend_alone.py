@@ -13,13 +13,14 @@ import pyarrow as pa
 from wanray.checkpoint import open_checkpoint
 from wanray.config import RenderConfig
 from wanray.engine.extending import make_extending
+from wanray.engine.pipeline import make_extend_pool
 from wanray.engine.prepare import make_keeper, make_resolver
 from wanray.errors import ConfigError, StageError
 from wanray.hub import resolve as resolve_path
 from wanray.manifest import Resolved, Resolver, read_batches, resolve
 from wanray.manifest.media import absolute_roots
 from wanray.records import Record, canonical_json
-from wanray.stage import StageSpec, Worker, load
+from wanray.stage import Worker, load
 from wanray.storage import Store
 
 NEW_COLUMNS = ("prompt", "written_prompt", "extension")
@@ -55,12 +56,12 @@ def extend_manifest(config: RenderConfig) -> ExtendedManifest:
         raise ConfigError("extension.method is none: set it to chat or qwen, there is nothing to extend with")
     keep = make_keeper(Store.open(config.output.url), write=True)
     resolver = replace(make_resolver(config, checkpoint, NO_MODEL, keep), extension=extending.extension)
-    stage = StageSpec(name="extend", target="wanray.stages.extend:Extend", config=extending.stage).build()
-    is_local = extending.stage.is_local
-    has_gpu = is_local and load("torch.cuda:is_available")()
+    pool = make_extend_pool(config, extending.stage)
+    (stage,) = [spec.build() for spec in pool.stages]
+    has_gpu = pool.wants_gpu and load("torch.cuda:is_available")()
     try:
         stage.setup(Worker(device="cuda" if has_gpu else "cpu"))
-        with ThreadPoolExecutor(1 if is_local else config.pools.extend.workers) as threads:
+        with ThreadPoolExecutor(pool.concurrency if pool.wants_gpu else pool.num_seats) as threads:
             return _joined([piece.extended(stage, threads) for piece in _pieces(config, resolver)])
     finally:
         stage.close()
@@ -73,6 +74,7 @@ class _Piece:
     rows: pa.Table
     first_row: int
     resolved: Resolved
+    has_variants: bool
 
     def extended(self, stage: Any, threads: ThreadPoolExecutor) -> ExtendedManifest:
         """Every prompt once per variant, however many seeds a row has."""
@@ -117,8 +119,7 @@ class _Piece:
         base = record.ids[0].partition("#")[0]
         if "id" in self.rows.column_names:
             base = self.rows["id"][row - self.first_row].as_py() or base
-        has_variants = "#" in record.ids[0] and "variant=" in record.ids[0].rpartition("#")[2]
-        return f"{base}#variant={variant}" if has_variants else str(base)
+        return f"{base}#variant={variant}" if self.has_variants else str(base)
 
 
 def _run(stage: Any, record: Record) -> Record | str:
@@ -135,7 +136,7 @@ def _pieces(config: RenderConfig, resolver: Resolver) -> Iterator[_Piece]:
     for resolved in resolve(read_batches(config.manifest), resolver):
         if rest is None or len(rest) == 0:
             rest = next(batches)
-        yield _Piece(rest.slice(0, resolved.num_rows), first_row, resolved)
+        yield _Piece(rest.slice(0, resolved.num_rows), first_row, resolved, config.extension.variants > 1)
         rest, first_row = rest.slice(resolved.num_rows), first_row + resolved.num_rows
 
 

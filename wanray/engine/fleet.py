@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -26,6 +27,19 @@ BUILD_ERRORS = (RayError, TimeoutError, OSError, RuntimeError, ValueError)
 """What building a gang may end in: ranks that die, weights that do not load, groups that are not placed."""
 
 
+class Lease(NamedTuple):
+    """A request's seat on a gang."""
+
+    gang: Gang
+    num_ends: int
+    """Of the gang, when the seat was taken."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the ranks that had the request have ended since."""
+        return self.gang.num_ends != self.num_ends
+
+
 class Fleet:
     """For one event loop, that of the pool's actor. `tell(event, *arguments)` passes news on."""
 
@@ -38,7 +52,7 @@ class Fleet:
         """Where each gang shall be; where it is stands with the gang."""
         self._placed = asyncio.Event()
         self._starting: asyncio.Task[None]
-        self._dispatch = Dispatch(pool.num_workers)
+        self._dispatch = Dispatch(pool.num_workers, pool.concurrency)
         self._builds: dict[int, asyncio.Task[None]] = {}
         self.is_stopping, self._why_lost = False, ""
 
@@ -71,6 +85,9 @@ class Fleet:
         errors = [result for result in results if isinstance(result, BaseException)]
         wrong = [error for error in errors if isinstance(error, ConfigError)]
         if wrong or len(errors) == len(self._gangs):
+            for gang in self._gangs:
+                gang.kill()
+                self._lose(gang, last_line((wrong or errors)[0]))
             raise (wrong or errors)[0]
         for gang, result in zip(self._gangs, results, strict=True):
             if result is not None:
@@ -88,10 +105,13 @@ class Fleet:
     async def _build(self, gang: Gang) -> None:
         place = await gang.build(self._start_timeout_s)
         self._tell("gang_changed", gang.worker, "idle", place)
-        self.put_back(gang)
+        if self._must_move(gang):
+            self.rebuild(gang, LEAVING)
+        else:
+            self._dispatch.change(gang.worker, GangState.IDLE)
 
-    async def take(self, suspect: bool) -> Gang | None:
-        """The next gang whose ranks answer, now busy; None when the run stops. The dead are rebuilt.
+    async def take(self, suspect: bool) -> Lease | None:
+        """A seat on the next gang whose ranks answer; None when the run stops. The dead are rebuilt.
 
         Raises:
             RuntimeError: all gangs are lost.
@@ -102,12 +122,21 @@ class Fleet:
             except RuntimeError:
                 lost = f"all gangs of pool {self._pool.name} are lost: {self._why_lost}"
                 raise RuntimeError(lost) from None
-            if number is None or await self._gangs[number].is_alive():
-                return None if number is None else self._gangs[number]
-            self.rebuild(self._gangs[number], "died while idle")
+            if number is None:
+                return None
+            gang = self._gangs[number]
+            lease = Lease(gang, gang.num_ends)
+            is_alive = self._dispatch.load(number) > 1 or await gang.is_alive()
+            if is_alive and not lease.is_over:
+                return lease
+            if not lease.is_over:
+                self.rebuild(gang, "died while idle")
 
-    def give_back(self, gang: Gang, outcome: str, tried: FailedTry | None) -> None:
+    def give_back(self, lease: Lease, outcome: str, tried: FailedTry | None) -> None:
         """The gang is through with a request that did not kill it."""
+        gang = lease.gang
+        if lease.is_over:
+            return
         if outcome == "done":
             gang.victims.clear()
         if tried is not None and tried.cause is FailureCause.OUT_OF_MEMORY:
@@ -118,21 +147,24 @@ class Fleet:
         elif outcome == STOPPED and not self.is_stopping:
             self.rebuild(gang, LEAVING)
         else:
-            self.put_back(gang)
+            self.leave(lease)
 
-    def put_back(self, gang: Gang) -> None:
-        """The gang has nothing to do."""
-        if self._must_move(gang):
-            self.rebuild(gang, LEAVING)
+    def leave(self, lease: Lease) -> None:
+        """The seat is free again."""
+        if lease.is_over:
+            return
+        if self._must_move(lease.gang):
+            self.rebuild(lease.gang, LEAVING)
         else:
-            self._dispatch.change(gang.worker, GangState.IDLE)
+            self._dispatch.leave(lease.gang.worker)
 
     def _must_move(self, gang: Gang) -> bool:
         return self._groups[gang.worker].id != gang.group.id
 
-    def rebuild(self, gang: Gang, reason: str, victim: str = "") -> None:
+    def rebuild(self, gang: Gang, reason: str, victim: str = "", *, has_died: bool = False) -> None:
         """Kill what is left of a gang and build it again, unless it dies under whatever it is given."""
         gang.kill()
+        gang.has_died = has_died
         gang.victims |= {victim} - {""}
         if len(gang.victims) >= self._faults.max_builds:
             self._lose(gang, f"it died under {len(gang.victims)} requests in a row, at last: {reason}")

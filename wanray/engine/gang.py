@@ -1,7 +1,7 @@
 """One gang: a rank process per bundle of a placement group, which render one request together.
 
 Built as a whole and killed as a whole: after the death of one rank the others would wait for it forever.
-A worker of encode or decode is a gang of one.
+A worker of encode or decode is a gang of one, and may have several requests in work.
 """
 
 import asyncio
@@ -45,6 +45,7 @@ class Rank:
         self.chain = Chain(pool.stages)
         self.stopping = threading.Event()
 
+    @ray.method(concurrency_group="control")
     def describe(self) -> tuple[str, list[Any], int]:
         """Node id, GPU ids and process id: where this rank is."""
         return ray.get_runtime_context().get_node_id(), ray.get_gpu_ids(), os.getpid()
@@ -114,6 +115,10 @@ class Gang:
         self.ranks: list[Any] = []
         self.victims: set[str] = set()
         """Keys under which it died since it last finished one."""
+        self.num_ends = 0
+        """Times that its ranks were ended."""
+        self.has_died = False
+        """Whether they ended by themselves the last time."""
         self.answered_s = 0.0
 
     async def build(self, timeout_s: float) -> str:
@@ -147,7 +152,9 @@ class Gang:
         options = actor_options(self.pool.resources)
         self.ranks = [
             Rank.options(
-                **options, scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, index)
+                **options,
+                max_concurrency=self.pool.concurrency,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, index),
             ).remote(self.pool)
             for index in range(self.pool.world_size)
         ]
@@ -201,6 +208,7 @@ class Gang:
 
     def kill(self) -> None:
         """End all ranks."""
+        self.num_ends += 1
         for rank in self.ranks:
             ray.kill(rank)
         self.ranks = []

@@ -1,6 +1,7 @@
 """A planned job carried out: render, commit, record failures, summarise."""
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,10 +21,13 @@ from wanray.engine.rounds import Rounds, Run
 from wanray.engine.signals import on_sigterm
 from wanray.errors import EngineError, ExitCode, FailureClass, ManifestError, StorageError
 from wanray.records import CLAIMED, COMMITTED, Failure, Record
+from wanray.sinks.cache import own_cache, trim
 from wanray.sinks.claims import heartbeat
 from wanray.sinks.events import EventLog
 from wanray.stage import load
 from wanray.storage import Store
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +69,7 @@ def execute(job: Job) -> Summary:
         _record_invalid(job)
         if counts.left:
             _run_engine(job, monitor)
+            _trim_cache(job)
         return _finish(job, monitor)
     except (EngineError, StorageError) as error:
         _finish(job, monitor, str(error))
@@ -106,6 +111,17 @@ def _run_engine(job: Job, monitor: Monitor) -> None:
             run(parts, rounds.finish)
             parts = [] if stop.is_set() else rounds.next_parts(job.ledger.store)
     _check_all_came_back(monitor, stop)
+
+
+def _trim_cache(job: Job) -> None:
+    """Keep the cache within its bounds; that this fails is no harm to the run."""
+    cache = job.config.cache
+    if cache.max_gib is None:
+        return
+    try:
+        trim(Store.open(cache.url or own_cache(job.config.output.url)), int(cache.max_gib * 2**30))
+    except StorageError as error:
+        logger.warning("the cache could not be trimmed to cache.max_gib=%g: %s", cache.max_gib, error)
 
 
 def _check_all_came_back(monitor: Monitor, stop: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""The engine without Ray: the same stages in this process, one thread per pool, so that they overlap."""
+"""The engine without Ray: the same stages in this process, in threads of each pool, so that they overlap."""
 
 import queue
 import threading
@@ -24,11 +24,19 @@ POLL_S = 0.5
 
 
 class _Pipe:
-    """A bounded queue that ends, or gives up when another thread has failed."""
+    """A bounded queue that ends when all who fill it have, or gives up when another thread has failed."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, num_writers: int) -> None:
         self._queue: queue.Queue[Record | None] = queue.Queue(QUEUED_RECORDS)
         self._stop = stop
+        self._lock, self._num_writers = threading.Lock(), num_writers
+
+    def end(self) -> None:
+        """One writer has no more records."""
+        with self._lock:
+            self._num_writers -= 1
+        if not self._num_writers:
+            self.put(None)
 
     def put(self, record: Record | None) -> None:
         while not self._stop.is_set():
@@ -43,6 +51,7 @@ class _Pipe:
             except queue.Empty:
                 continue
             if record is None:
+                self.put(None)  # for those who read beside us
                 return
             yield record
 
@@ -80,14 +89,17 @@ class _Line:
 
 
 def _stream(line: _Line, records: Iterator[Record]) -> None:
-    """One thread feeds the records, one works for each pool."""
+    """One thread feeds the records, `concurrency` work for each pool."""
     broken = threading.Event()
-    pipes = [_Pipe(broken) for _ in line.pools]
-    with ThreadPoolExecutor(len(pipes) + 1) as threads:
+    writers = [1, *(pool.concurrency for pool in line.pools)]
+    pipes = [_Pipe(broken, number) for number in writers[:-1]]
+    with ThreadPoolExecutor(sum(writers)) as threads:
         jobs = [threads.submit(_feed, records, pipes[0], line.stop)]
-        for index in range(len(pipes)):
-            target = pipes[index + 1] if index + 1 < len(pipes) else None
-            jobs.append(threads.submit(_pump, line, index, pipes[index], target))
+        for index, pool in enumerate(line.pools):
+            target = pipes[index + 1] if index + 1 < len(line.pools) else None
+            jobs += [
+                threads.submit(_pump, line, index, pipes[index], target) for _ in range(pool.concurrency)
+            ]
         try:
             wait(jobs, return_when=FIRST_EXCEPTION)
         finally:
@@ -110,7 +122,7 @@ def _feed(records: Iterator[Record], target: _Pipe, stop: threading.Event) -> No
         if stop.is_set():
             break
         target.put(record)
-    target.put(None)
+    target.end()
 
 
 def _pump(line: _Line, index: int, source: _Pipe, target: _Pipe | None) -> None:
@@ -121,7 +133,7 @@ def _pump(line: _Line, index: int, source: _Pipe, target: _Pipe | None) -> None:
         else:
             target.put(result)
     if target is not None:
-        target.put(None)
+        target.end()
 
 
 def _work(line: _Line, index: int, record: Record) -> Record:

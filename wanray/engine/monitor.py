@@ -50,10 +50,25 @@ class _Pool:
     done: int = 0
     failed: int = 0
     gangs: dict[int, GangView] = field(default_factory=dict)
+    work: dict[str, int] = field(default_factory=dict)
+    """Key -> the worker that has it."""
 
-    @property
-    def active(self) -> int:
-        return sum(gang.state == "busy" for gang in self.gangs.values())
+    def take(self, key: str, worker: int) -> None:
+        self.work[key] = worker
+        self.gangs[worker] = GangView("busy", key)
+
+    def leave(self, key: str, worker: int, outcome: str) -> None:
+        self.done += outcome == "done"
+        self.work.pop(key, None)
+        others = [other for other, place in self.work.items() if place == worker]
+        if outcome == "lost" or not others:
+            self.gangs[worker] = GangView("rebuilding" if outcome == "lost" else "idle")
+        elif self.gangs[worker].key == key:
+            self.gangs[worker] = GangView("busy", others[0])
+
+    def change(self, worker: int, state: str) -> None:
+        self.gangs[worker] = GangView(state)
+        self.work = {key: place for key, place in self.work.items() if place != worker}
 
 
 class Monitor:
@@ -83,7 +98,7 @@ class Monitor:
     def dispatched(self, pool: str, key: str, worker: int, attempt: int = 1, *, ts: float) -> None:
         """A worker of `pool` takes up `key`; `ts` is when, in Unix seconds."""
         with self._lock:
-            self._pools[pool].gangs[worker] = GangView("busy", key)
+            self._pools[pool].take(key, worker)
         self.events.emit("dispatched", ts=ts, key=key, pool=pool, worker=worker, attempt=attempt)
 
     def stepped(self, pool: str, worker: int, key: str, step: int, num_steps: int, *, ts: float) -> None:
@@ -94,16 +109,15 @@ class Monitor:
     def released(self, pool: str, key: str, worker: int, outcome: str, *, ts: float) -> None:
         """A worker is through with `key`: `done`, `failed`, or `lost` when the worker itself died."""
         with self._lock:
-            self._pools[pool].done += outcome == "done"
+            self._pools[pool].leave(key, worker, outcome)
             if (pool, outcome) == (self._last_pools[0], "done"):
                 (self._early.discard if key in self._early else self._on_the_way.add)(key)
-            self._pools[pool].gangs[worker] = GangView("rebuilding" if outcome == "lost" else "idle")
         self.events.emit("released", ts=ts, key=key, pool=pool, worker=worker, outcome=outcome)
 
     def gang_changed(self, pool: str, worker: int, state: str, detail: str, *, ts: float) -> None:
         """A gang is `idle` (detail: where its ranks are), `rebuilding` or `lost` (why)."""
         with self._lock:
-            self._pools[pool].gangs[worker] = GangView(state)
+            self._pools[pool].change(worker, state)
         self.events.emit("gang", ts=ts, pool=pool, worker=worker, state=state, detail=detail)
 
     def arrived(self, record: Record) -> None:
@@ -119,7 +133,7 @@ class Monitor:
     def is_quiet(self) -> bool:
         """Whether nothing is in work, and nothing on its way into the last stage."""
         with self._lock:
-            return not self._on_the_way and not any(pool.active for pool in self._pools.values())
+            return not self._on_the_way and not any(pool.work for pool in self._pools.values())
 
     def put_off(self, record: Record) -> None:
         """A record will get another round."""
@@ -162,8 +176,8 @@ class Monitor:
             left, views = self.total, []
             for name, pool in self._pools.items():
                 gangs = tuple(pool.gangs[worker] for worker in sorted(pool.gangs))
-                views.append(PoolView(name, pool.done, pool.active, 0, pool.failed, gangs))
-                views[-1] = replace(views[-1], queued=max(0, left - pool.done - pool.active - pool.failed))
+                views.append(PoolView(name, pool.done, len(pool.work), 0, pool.failed, gangs))
+                views[-1] = replace(views[-1], queued=max(0, left - pool.done - len(pool.work) - pool.failed))
                 left = pool.done
             return views
 

@@ -13,10 +13,14 @@ SHORTEST_S = 60.0
 
 
 class Patience:
-    """Measures steps and derives after which silence a worker hangs. A step may be a whole record."""
+    """Measures steps and derives after which silence a worker hangs. A step may be a whole record.
 
-    def __init__(self, faults: FaultsConfig) -> None:
-        self._faults = faults
+    Not where requests share what was made of others (`is_even` is False): most take no time there, and one
+    that is the first of its kind would look hung beside them.
+    """
+
+    def __init__(self, faults: FaultsConfig, is_even: bool = True) -> None:
+        self._faults, self._is_even = faults, is_even
         self._steps_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
 
     def note(self, shape: str, step_s: float) -> None:
@@ -26,6 +30,6 @@ class Patience:
     def limit_s(self, shape: str) -> float:
         """Seconds without a step after which a worker on such a request is taken for hung."""
         steps_s = self._steps_s[shape]
-        if len(steps_s) < ENOUGH:
+        if len(steps_s) < ENOUGH or not self._is_even:
             return self._faults.stall_s
         return max(min(SHORTEST_S, self._faults.stall_s), self._faults.stall_factor * median(steps_s))

@@ -18,10 +18,15 @@ from wanray.stages.configs import (
     LatentsConfig,
 )
 
+ENCODING = 2
+"""Requests in work at an encoder: the media of the next are read while those of one are encoded."""
+ASKING = 8
+"""Requests that a worker has under way to an endpoint."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolSpec:
-    """Workers that all do the same stages, one after the other, on one record at a time."""
+    """Workers that all do the same stages, one after the other."""
 
     name: str
     stages: tuple[StageSpec, ...]
@@ -29,6 +34,8 @@ class PoolSpec:
     """Gangs; a worker of encode or decode is a gang of one."""
     world_size: int = 1
     """Ranks in a gang."""
+    concurrency: int = 1
+    """Records that a worker has in work at once, a thread for each; 1 for gangs of several ranks."""
     shares: bool = False
     """Requests of equal prompts and media share what is made of them: the first goes alone."""
     finishes: bool = False
@@ -38,6 +45,11 @@ class PoolSpec:
     resources: dict[str, float] | None = None
     """Of one actor or rank; None: decided when the cluster is known."""
     labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_seats(self) -> int:
+        """Records that the whole pool can have in work."""
+        return self.num_workers * self.concurrency
 
 
 def resources_of(pool: PoolSpec, has_gpus: bool) -> dict[str, float]:
@@ -62,8 +74,9 @@ def worker_for(
 
 
 def numerics_json(numerics: NumericsConfig) -> dict[str, Any]:
-    """The numerics as they stand in keys and in meta.json."""
-    return asdict(numerics)
+    """The numerics as they stand in keys and in meta.json; what came later only where it is used."""
+    values = asdict(numerics)
+    return {name: value for name, value in values.items() if value or name != "text_int8"}
 
 
 def make_pools(
@@ -76,21 +89,24 @@ def make_pools(
 ) -> tuple[PoolSpec, ...]:
     """The pools of a rendering job, in the order of the data flow; `extend`: prompts are extended."""
     # images and videos go through the VAE there, which takes a CPU longer than denoising takes GPUs
-    has_media = bool(checkpoint.model.inputs)
-    admit, encode = _admit_stage(config, run), _encode_stages(config, checkpoint)
-    if extend is None:
-        first = (_workers("encode", config.pools.encode, admit, *encode, wants_gpu=has_media),)
-    else:
-        first = (
-            _workers("extend", config.pools.extend, admit, _extend_stage(extend), wants_gpu=extend.is_local),
-            _workers("encode", config.pools.encode, *encode, wants_gpu=has_media),
-        )
-    first = tuple(replace(pool, shares=True) for pool in first)
+    has_media, encode = bool(checkpoint.model.inputs), _encode_stages(config, checkpoint)
+    wants_gpu = has_media or config.encode.t5 == "gpu"
+    first = [_sharing("encode", config.pools.encode, ENCODING, *encode, wants_gpu=wants_gpu)]
+    if extend is not None:
+        first.insert(0, make_extend_pool(config, extend))
+    first[0] = replace(first[0], stages=(_admit_stage(config, run), *first[0].stages))
     denoise = [
         _gangs(name, pool_config(config, name), _denoise_stage(name, experts, config, checkpoint))
         for name, experts in pool_experts(placement, checkpoint.model).items()
     ]
     return (*first, *denoise, _decode_pool(config, _decode_stage(config, checkpoint, model, run)))
+
+
+def make_extend_pool(config: RenderConfig, extend: ExtendConfig) -> PoolSpec:
+    """Those who extend prompts, or ask an endpoint to."""
+    stage = StageSpec(name="extend", target="wanray.stages.extend:Extend", config=extend)
+    usual = 1 if extend.is_local else ASKING
+    return _sharing("extend", config.pools.extend, usual, stage, wants_gpu=extend.is_local)
 
 
 def make_decode_pools(
@@ -118,6 +134,12 @@ def _workers(name: str, pool: PoolConfig, *stages: StageSpec, wants_gpu: bool = 
     )
 
 
+def _sharing(name: str, pool: PoolConfig, usual: int, *stages: StageSpec, wants_gpu: bool) -> PoolSpec:
+    """A pool whose requests may share what is made of them; `usual`: seats of a worker if nobody says."""
+    workers = _workers(name, pool, *stages, wants_gpu=wants_gpu)
+    return replace(workers, shares=True, concurrency=pool.concurrency or usual)
+
+
 def _gangs(name: str, pool: PoolConfig, stage: StageSpec) -> PoolSpec:
     size = {"num_workers": pool.gangs, "world_size": pool.topology.world_size}
     return replace(_workers(name, pool, stage), **size)
@@ -133,16 +155,14 @@ def _admit_stage(config: RenderConfig, run: str) -> StageSpec:
     return StageSpec(name="admit", target="wanray.stages.admit:Admit", config=admit)
 
 
-def _extend_stage(config: ExtendConfig) -> StageSpec:
-    return StageSpec(name="extend", target="wanray.stages.extend:Extend", config=config)
-
-
 def _encode_stages(config: RenderConfig, checkpoint: Checkpoint) -> tuple[StageSpec, ...]:
     encode = EncodeConfig(
         text_encoder=checkpoint.text_encoder,
         tokenizer=checkpoint.tokenizer,
         mode=config.numerics.mode,
         dtype=config.numerics.dtype,
+        int8=config.numerics.text_int8,
+        t5=config.encode.t5,
         digest=_cache_digest(config, checkpoint.text_encoder, checkpoint.tokenizer),
         cache_url=config.cache.url,
     )

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import PlacementGroup
 
 from wanray.config import FaultsConfig
 from wanray.engine.deaths import failed_try, is_input_lost, is_suspicious
 from wanray.engine.firsts import Firsts
-from wanray.engine.fleet import LEAVING, Fleet
+from wanray.engine.fleet import LEAVING, Fleet, Lease
 from wanray.engine.gang import Gang, RankFailedError
 from wanray.engine.patience import Patience
 from wanray.engine.pipeline import PoolSpec
@@ -46,8 +46,9 @@ class GangPool:
 
     def __init__(self, pool: PoolSpec, faults: FaultsConfig, start_timeout_s: float) -> None:
         self.pool, self.faults = pool, faults
-        self.fleet, self.patience = Fleet(pool, faults, start_timeout_s, self._tell), Patience(faults)
-        self.progress = [_Progress() for _ in range(pool.num_workers)]
+        self.fleet = Fleet(pool, faults, start_timeout_s, self._tell)
+        self.patience = Patience(faults, is_even=not pool.shares)
+        self.progress: dict[str, _Progress] = {}
         self.firsts = Firsts()
         self.inputs: dict[str, list[Any]] = {}
         self.work: dict[str, asyncio.Task[Verdict]] = {}
@@ -71,12 +72,15 @@ class GangPool:
         shape: requests of one shape take equally long per step.
         group: of requests that share what is made of the first of them; empty: it shares nothing.
         """
-        await self.fleet.ready()
         self.inputs[key] = ref
         if key not in self.work:
             self.work[key] = asyncio.ensure_future(self._in_turn(key, shape, group))
-            self.work[key].add_done_callback(lambda _: (self.work.pop(key), self.inputs.pop(key)))
+            self.work[key].add_done_callback(lambda _: self._forget(key))
         return await asyncio.shield(self.work[key])
+
+    def _forget(self, key: str) -> None:
+        del self.work[key], self.inputs[key]
+        self.progress.pop(key, None)
 
     async def _in_turn(self, key: str, shape: str, group: str) -> Verdict:
         async with self.firsts.turn(group):
@@ -85,20 +89,21 @@ class GangPool:
     async def _run(self, key: str, shape: str) -> Verdict:
         tries: list[FailedTry] = []
         suspect = False
-        while (gang := await self.fleet.take(suspect)) is not None:
-            self._tell("dispatched", key, gang.worker, len(tries) + 1)
+        while (lease := await self.fleet.take(suspect)) is not None:
+            worker = lease.gang.worker
+            self._tell("dispatched", key, worker, len(tries) + 1)
             try:
-                table, outcome, tried = await self._watched(gang, key, shape, tries)
+                table, outcome, tried = await self._watched(lease.gang, key, shape, tries)
             except (RayError, TimeoutError, RankFailedError) as error:
-                self._tell("released", key, gang.worker, "lost")
-                suspect = suspect or not isinstance(error, RayError) or is_suspicious(error)
-                tried = self._buried(gang, key, error)
+                self._tell("released", key, worker, "lost")
+                tried = self._buried(lease, key, error)
+                suspect = suspect or (tried.cause is not FailureCause.PREEMPTED and _is_suspicious(error))
                 if not self.fleet.is_stopping and not self._is_worth_another(tries, tried):
                     return Verdict([], [*tries, tried])
                 tries.append(tried)
                 continue
-            self._tell("released", key, gang.worker, outcome)
-            self.fleet.give_back(gang, outcome, tried)
+            self._tell("released", key, worker, outcome)
+            self.fleet.give_back(lease, outcome, tried)
             if outcome == STOPPED and not self.fleet.is_stopping:
                 tries.append(_evacuated(self.pool.name))
                 continue
@@ -121,7 +126,7 @@ class GangPool:
 
     async def _watched(self, gang: Gang, key: str, shape: str, tries: list[FailedTry]) -> Any:
         """Run the request on the gang; a TimeoutError says that it hangs."""
-        progress = self.progress[gang.worker] = _Progress()
+        progress = self.progress[key] = _Progress()
         work = asyncio.ensure_future(gang.run(self.inputs[key], tries, self.myself))
         while not (await asyncio.wait({work}, timeout=POLL_S))[0]:
             progress.teach(self.patience, shape)
@@ -132,10 +137,14 @@ class GangPool:
         progress.finish(self.patience, shape)
         return result
 
-    def _buried(self, gang: Gang, key: str, error: Exception) -> FailedTry:
-        """What a death means for its request; the gang is rebuilt unless the request never reached it."""
+    def _buried(self, lease: Lease, key: str, error: Exception) -> FailedTry:
+        """What a death means for a request it struck; the gang is rebuilt unless another saw to that, or the
+        request never reached it.
+        """
+        if lease.is_over and not lease.gang.has_died:
+            return _spared(self.pool.name)
         if isinstance(error, RayError) and is_input_lost(error):
-            self.fleet.put_back(gang)
+            self.fleet.leave(lease)
             return failed_try(self.pool.name, error)
         if isinstance(error, RankFailedError):
             tried = error.args[0]
@@ -143,7 +152,8 @@ class GangPool:
             tried = failed_try(self.pool.name, error)
         else:
             tried = _stalled(self.pool.name, error)
-        self.fleet.rebuild(gang, tried.message, key)
+        if not lease.is_over:
+            self.fleet.rebuild(lease.gang, tried.message, key, has_died=isinstance(error, RayActorError))
         return tried
 
     async def stop(self) -> None:
@@ -157,7 +167,8 @@ class GangPool:
 
     async def stepped(self, worker: int, key: str, step: int, total: int) -> None:
         """A rank reports progress."""
-        self.progress[worker].heard(step)
+        if key in self.progress:
+            self.progress[key].heard(step)
         self._tell("stepped", worker, key, step, total)
 
     def _tell(self, event: str, *arguments: Any) -> None:
@@ -167,6 +178,15 @@ class GangPool:
 def _evacuated(pool: str) -> FailedTry:
     infrastructure = FailureClass.INFRASTRUCTURE
     return FailedTry(stage=pool, failure_class=infrastructure, message=LEAVING, cause=FailureCause.PREEMPTED)
+
+
+def _spared(pool: str) -> FailedTry:
+    message, infrastructure = "its worker was ended for another request", FailureClass.INFRASTRUCTURE
+    return FailedTry(stage=pool, failure_class=infrastructure, message=message, cause=FailureCause.PREEMPTED)
+
+
+def _is_suspicious(error: Exception) -> bool:
+    return not isinstance(error, RayError) or is_suspicious(error)
 
 
 def _stalled(pool: str, error: Exception) -> FailedTry:

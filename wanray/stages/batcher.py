@@ -43,7 +43,7 @@ class Batcher(Generic[Item, Value]):
     def _answer(self, batch: list[tuple[Item, "Future[Value]"]]) -> None:
         try:
             values = self._compute([item for item, _ in batch])
-        except Exception as error:  # it belongs to those who asked
+        except Exception as error:  # noqa: BLE001 it belongs to those who asked
             if len(batch) == 1:
                 return batch[0][1].set_exception(error)
             for one in batch:

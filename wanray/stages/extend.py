@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from wanray.errors import ConfigError, InfrastructureError, InputError
+from wanray.errors import ConfigError, InfrastructureError, InputError, StageError
 from wanray.prompts import ChatClient, Question, extended
 from wanray.records import NOT_EXTENDED, Record, Request, canonical_json
 from wanray.registry import prompt_kind
 from wanray.stage import Report, Worker, load
+from wanray.stages.batcher import Batcher
 from wanray.stages.configs import ExtendConfig
 from wanray.stages.fetch import read_image
 from wanray.stages.kept import Kept
@@ -39,7 +40,7 @@ class Extend:
     def _model(self, model: str, worker: Worker) -> Any:
         config = self.config
         if config.is_local:
-            return load("wanray.prompts.qwen:QwenExtender")(model, worker.device)
+            return _Together(load("wanray.prompts.qwen:QwenExtender")(model, worker.device))
         key = os.environ.get(config.api_key_env) if config.api_key_env else None
         if config.api_key_env and not key:
             raise ConfigError(
@@ -100,6 +101,23 @@ class Extend:
         for model in self.models.values():
             model.close()
         self.models = {}
+
+
+class _Together:
+    """A local model, which answers what several threads ask at the same time in one batch."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.batcher = model, Batcher(model.ask_all)
+
+    def ask(self, question: Question) -> str:
+        answer = self.batcher.get(question)
+        if isinstance(answer, StageError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self.batcher.close()
+        self.model.close()
 
 
 def _images(request: Request) -> tuple[str, ...]:
