@@ -9,10 +9,14 @@ from wanray.stage import Report, Worker
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SleepConfig:
-    """seconds: of every record. name: key under which start and end are noted. last: the record ends here."""
+    """name: key under which start and end are noted.
+
+    seconds: of every record. setup_s: of loading. last: the record ends here.
+    """
 
     name: str
     seconds: float
+    setup_s: float = 0.0
     last: bool = False
 
 
@@ -23,7 +27,8 @@ class Sleep:
         self.config = config
 
     def setup(self, worker: Worker) -> None:
-        """Nothing to load."""
+        """As if weights were loaded."""
+        time.sleep(self.config.setup_s)
 
     def run(self, record: Record, report: Report) -> Record:
         """Wait."""

@@ -166,9 +166,14 @@ def test_a_clip_whose_rank_dies_goes_on_from_its_last_state(tmp_path, cluster, t
     keys |= {"ray.address": cluster, "pools.denoise.topology.ulysses": 2}
     process = start(write_config(tmp_path / "disturbed", tiny("t2v-1.3b"), manifest, **keys))
     out = tmp_path / "disturbed/out"
-    wait_until(lambda: list(out.glob("work/*/state-*")), process)
-    idle = [event for event in events(out, "gang") if (event["pool"], event["state"]) == ("denoise", "idle")]
-    os.kill(int(idle[-1]["detail"].split()[1].rpartition(":")[2]), signal.SIGKILL)
+
+    def places():
+        """Of the gang, as soon as the run has stored its diary."""
+        news = events(out, "gang")
+        return [item["detail"] for item in news if (item["pool"], item["state"]) == ("denoise", "idle")]
+
+    wait_until(lambda: list(out.glob("work/*/state-*")) and places(), process)
+    os.kill(int(places()[-1].split()[1].rpartition(":")[2]), signal.SIGKILL)
     assert process.wait(timeout=240) == 0
     ((key, meta),) = metas(out).items()
     assert meta["attempts"] == 2

@@ -1,7 +1,6 @@
 """Starts and ends the pools of a run on a cluster: a GangPool actor each, on the driver's node."""
 
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,24 +20,37 @@ from wanray.errors import ConfigError, EngineError, WanrayError
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.5
+
+class Pools:
+    """GangPool actors, which load all at the same time; requests wait there until a gang is ready."""
+
+    def __init__(self, actors: dict[str, Any], places: Places) -> None:
+        self.actors = actors
+        self._began_s = time.monotonic()
+        self._starts = {actor.start.remote(places.groups[name]): name for name, actor in actors.items()}
+        self._all_ready = False
+
+    def start_error(self) -> WanrayError | None:
+        """Why a pool could not start: what a stage refuses in its config (ConfigError), or an EngineError."""
+        if self._all_ready:
+            return None
+        ready, loading = ray.wait([*self._starts], num_returns=len(self._starts), timeout=0)
+        for started in ready:
+            try:
+                ray.get(started)
+            except (RayError, ConfigError, OSError, ValueError) as error:
+                return run_error(f"pool {self._starts[started]} cannot start", error)
+        if not loading:
+            self._all_ready = True
+            logger.info("all pools are ready after %.1f s", time.monotonic() - self._began_s)
+        return None
 
 
 @contextmanager
 def started_pools(
-    pools: Sequence[PoolSpec],
-    places: Places,
-    cluster: Cluster,
-    config: RayConfig,
-    faults: FaultsConfig,
-    stop: threading.Event,
-) -> Iterator[dict[str, Any]]:
-    """Pool name -> GangPool actor with at least one gang ready; all load at the same time.
-
-    Raises:
-        ConfigError: a stage refuses its config.
-        EngineError: a pool cannot start.
-    """
+    pools: Sequence[PoolSpec], places: Places, cluster: Cluster, config: RayConfig, faults: FaultsConfig
+) -> Iterator[Pools]:
+    """The pools, which begin to load; killed at the end of the block."""
     actors: dict[str, Any] = {}
     try:
         for pool in pools:
@@ -46,26 +58,10 @@ def started_pools(
             actors[pool.name] = GangPool.options(scheduling_strategy=here, max_concurrency=1000).remote(
                 pool, faults, config.start_timeout_s
             )
-        start = time.monotonic()
-        _wait_started(actors, places, stop)
-        logger.info("all pools are ready after %.1f s", time.monotonic() - start)
-        yield actors
+        yield Pools(actors, places)
     finally:
         for actor in actors.values():
             ray.kill(actor)
-
-
-def _wait_started(actors: dict[str, Any], places: Places, stop: threading.Event) -> None:
-    """Return when all pools have started; the first that cannot ends the wait."""
-    waiting = {actor.start.remote(places.groups[name]): name for name, actor in actors.items()}
-    while waiting and not stop.is_set():
-        ready, _ = ray.wait(list(waiting), timeout=POLL_S)
-        for started in ready:
-            name = waiting.pop(started)
-            try:
-                ray.get(started)
-            except (RayError, ConfigError, OSError, ValueError) as error:
-                raise run_error(f"pool {name} cannot start", error) from error
 
 
 def run_error(what: str, error: Exception) -> WanrayError:

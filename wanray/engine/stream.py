@@ -16,7 +16,7 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from wanray.config import RenderConfig
+from wanray.config import RayConfig, RenderConfig
 from wanray.engine.cluster import Cluster, with_resources
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec
@@ -44,26 +44,29 @@ def open_stream(
 ) -> Iterator[Run]:
     """Start the pools and yield what streams plan files through them, as often as it is called.
 
-    Pools start first: while nothing consumes, Ray Data's back pressure does not hold.
+    Records flow while gangs still load, as far as the queues in front of them hold.
 
     Raises:
+        ConfigError: a stage refuses its config.
         EngineError: gangs cannot be placed or started, or the stream breaks.
     """
     pools = [with_resources(pool, cluster) for pool in pools]
     with (
         closing(Places(pools)) as places,
-        started_pools(pools, places, cluster, config.ray, config.faults, stop) as actors,
+        started_pools(pools, places, cluster, config.ray, config.faults) as started,
     ):
         finishing = {pool.name for pool in pools if pool.finishes}
-        watch = Watch(actors, places, finishing, monitor, stop, config.faults.drain_s)
+        watch = Watch(started, places, finishing, monitor, stop, config.faults.drain_s)
         with watching(watch):
 
             def run(parts: Sequence[str], finish: Finish) -> None:
-                dataset = _dataset(pools, store, parts, actors, cluster)
+                dataset = _dataset(pools, store, parts, started.actors, cluster, config.ray)
                 try:
                     _consume(dataset, finish, watch.quiet)
                 except (RayError, OSError, ValueError) as error:
-                    raise run_error("the stream broke", error) from error
+                    raise started.start_error() or run_error("the stream broke", error) from error
+                if watch.error is not None:
+                    raise watch.error
 
             yield run
 
@@ -78,7 +81,12 @@ def _consume(dataset: ray.data.Dataset, finish: Finish, quiet: threading.Event) 
 
 
 def _dataset(
-    pools: Sequence[PoolSpec], store: Store, parts: Sequence[str], actors: dict[str, Any], cluster: Cluster
+    pools: Sequence[PoolSpec],
+    store: Store,
+    parts: Sequence[str],
+    actors: dict[str, Any],
+    cluster: Cluster,
+    config: RayConfig,
 ) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = False
@@ -88,11 +96,11 @@ def _dataset(
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # the hanging detector takes every long request for a hang
     context.memory_usage_poll_interval_s = None  # a thread per task that measures what nobody reads
-    limit_queues(context, {_class_name(pool): 2 * pool.num_workers + AHEAD for pool in pools})
+    limit_queues(context, {_class_name(pool): _queued(pool, config) for pool in pools})
     filesystem, paths = store.for_arrow(parts)
     dataset = ray.data.read_parquet(paths, filesystem=filesystem).repartition(target_num_rows_per_block=1)
     for pool in pools:
-        in_flight = pool.num_workers + AHEAD
+        in_flight = pool.num_seats + AHEAD
         dataset = dataset.map_batches(
             type(_class_name(pool), (GangProxy,), {}),  # Ray Data names its operators after the class
             fn_constructor_kwargs={"pool": pool, "actor": actors[pool.name]},
@@ -105,6 +113,12 @@ def _dataset(
             label_selector={"ray.io/node-id": cluster.driver_node},
         )
     return dataset
+
+
+def _queued(pool: PoolSpec, config: RayConfig) -> int:
+    """Records in front of a pool, besides the `AHEAD` that its proxy already holds."""
+    ahead = 2 * (pool.num_seats + AHEAD) if config.rows_ahead is None else config.rows_ahead
+    return max(1, ahead - AHEAD)
 
 
 def _class_name(pool: PoolSpec) -> str:

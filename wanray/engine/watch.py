@@ -1,7 +1,7 @@
 """The driver's eye on its pools, twice a second, from a thread of its own.
 
 Events go to the monitor; that the run shall stop, or where gangs shall be now that a node is about to go,
-goes to the pools.
+goes to the pools; that a pool cannot start ends the run.
 """
 
 import logging
@@ -18,6 +18,8 @@ from wanray.engine.background import background
 from wanray.engine.draining import draining_nodes
 from wanray.engine.monitor import Monitor
 from wanray.engine.places import Places
+from wanray.engine.pools import Pools
+from wanray.errors import WanrayError
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +33,15 @@ class Watch:
 
     def __init__(
         self,
-        actors: dict[str, Any],
+        pools: Pools,
         places: Places,
         finishing: set[str],
         monitor: Monitor,
         stop: threading.Event,
         drain_s: float,
     ) -> None:
-        self._actors, self._places, self._finishing, self._monitor = actors, places, finishing, monitor
+        self._pools, self._actors = pools, pools.actors
+        self._places, self._finishing, self._monitor = places, finishing, monitor
         self._stop, self._drain_s = stop, drain_s
         self._asked: dict[str, Any] = {}
         """Pool -> reference to events that it was asked for."""
@@ -47,12 +50,19 @@ class Watch:
         self._leaving: set[str] = set()
         self._nodes_s = 0.0
         self.quiet = threading.Event()
-        """Set when the run was told to stop and everything that was as good as done is done."""
+        """Set by an error, or when the run was told to stop and all that was as good as done is done."""
+        self.error: WanrayError | None = None
+        """Why the run cannot go on."""
 
     def look(self) -> None:
         """Carry news in both directions."""
         self._tend()
-        if self._stop.is_set():
+        if self.error is None and (error := self._pools.start_error()) is not None:
+            self.error = error
+            self._abandon()
+        if self.error is not None:
+            self.quiet.set()
+        elif self._stop.is_set():
             self._drain()
         elif time.monotonic() - self._nodes_s > NODES_EVERY_S:
             self._nodes_s = time.monotonic()
@@ -79,11 +89,14 @@ class Watch:
             logger.warning("told to stop: requests in work store their state, denoised ones are committed")
             self._tell("stop", set(self._actors) - self._finishing)
         elif now - self._stopped_s > self._drain_s and not self._abandoned:
-            self._abandoned = True
             logger.warning("%.0f s are over: what is not finished is left to the next run", self._drain_s)
-            self._tell("abandon", set(self._actors))
+            self._abandon()
         elif self._abandoned or self._monitor.is_quiet:
             self.quiet.set()
+
+    def _abandon(self) -> None:
+        self._abandoned = True
+        self._tell("abandon", set(self._actors))
 
     def _evacuate(self) -> None:
         leaving = set(draining_nodes())
