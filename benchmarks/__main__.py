@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("efficiency", "wall_time", "planning", "load_memory", "vae_memory", "faults")
+NAMES = ("efficiency", "wall_time", "planning", "load_memory", "vae_memory", "faults", "encoding")
 
 
 def main(names: list[str]) -> None:

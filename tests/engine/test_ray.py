@@ -186,7 +186,7 @@ def test_a_killed_rank_costs_no_clip(tiny, tmp_path, cluster):
 def test_when_no_gang_can_be_rebuilt_the_run_ends(tiny, tmp_path, cluster):
     model = shutil.copytree(tiny("t2v-1.3b"), tmp_path / "model")
     manifest = write_manifest(tmp_path / "m.parquet", 8, steps=150)
-    keys = {"ray.address": cluster, "ray.start_timeout_s": 40}
+    keys = {"ray.address": cluster, "ray.start_timeout_s": 75}
     process = start(write_config(tmp_path, model, manifest, **keys), stderr=subprocess.PIPE)
     out = tmp_path / "out"
     wait_until(lambda: len(metas(out)) >= 1, process)

@@ -1,14 +1,19 @@
 """Int8 weights in the text encoder: how small, how exact, what stays, the same bits in any company."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
 
 from wanray.checkpoint import open_checkpoint
-from wanray.models.int8 import Int8Linear
+from wanray.errors import ConfigError
+from wanray.models.int8 import Int8Linear, load_int8, quantise
+from wanray.models.load import load_network
 from wanray.models.state import DTYPES
-from wanray.models.text import BUCKETS, TextEncoder
+from wanray.models.text import TextEncoder
 from wanray.sinks.cache import Cache
+from wanray.sizing import TEXT_BUCKETS
 from wanray.stage import Worker
 from wanray.stages.configs import EncodeConfig
 from wanray.stages.encode import Encode
@@ -80,12 +85,33 @@ def test_a_text_has_the_same_embedding_in_any_company(load, dtype, monkeypatch):
     monkeypatch.setattr("wanray.models.int8.BLOCK", 512)  # several in each layer, as at full width
     encoder = load(dtype, int8=True)
     alone = [encoder.encode(text) for text in TEXTS]
-    for buckets in (BUCKETS, BUCKETS[-1:]):
+    for buckets in (TEXT_BUCKETS, TEXT_BUCKETS[-1:]):
         encoder.buckets = buckets
         for texts in (TEXTS, TEXTS[::-1], TEXTS * 2):
             for text, found in zip(texts, encoder.encode_all(texts), strict=True):
                 assert found.text_LD.dtype == DTYPES[dtype]
                 assert torch.equal(found.text_LD, alone[TEXTS.index(text)].text_LD), text
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_weights_are_rounded_from_what_is_stored(tiny, tmp_path, stored, dtype):
+    component = open_checkpoint(tiny("t2v-1.3b")).text_encoder
+    network = load_network(component, DTYPES[stored], "cpu")
+    network.save_pretrained(tmp_path)
+    component = replace(component, path=str(tmp_path), files=(str(tmp_path / "model.safetensors"),))
+    found = load_int8(component, DTYPES[dtype], "cpu")
+    quantise(network)
+    for name, layer in layers(network, Int8Linear).items():
+        assert torch.equal(found.get_submodule(f"encoder.{name}").weight, layer.weight)
+    assert {parameter.dtype for parameter in found.parameters()} == {DTYPES[dtype]}
+
+
+def test_a_missing_file_is_named_as_without(tiny):
+    component = open_checkpoint(tiny("t2v-1.3b")).text_encoder
+    for layout in ("diffusers", "official"):
+        broken = replace(component, layout=layout, files=("/nowhere/model.safetensors",))
+        with pytest.raises(ConfigError, match=r"/nowhere/model.safetensors is not on node"):
+            load_int8(broken, torch.float32, "cpu")
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 100])

@@ -5,7 +5,8 @@ import torch
 
 from wanray.checkpoint import open_checkpoint
 from wanray.models.state import DTYPES
-from wanray.models.text import BUCKETS, TextEncoder
+from wanray.models.text import TextEncoder
+from wanray.sizing import TEXT_BUCKETS
 
 TEXTS = ["a cat", "", "cat " * 63, "cat " * 64, "cat " * 200, "cat " * 300, "cat " * 600, "a dog"]
 
@@ -27,12 +28,12 @@ def test_a_text_has_the_same_embedding_in_any_company(encoder):
 
 def test_a_short_padding_is_as_good_as_the_official_one(encoder):
     short = encoder.encode_all(TEXTS)
-    encoder.buckets = BUCKETS[-1:]
+    encoder.buckets = TEXT_BUCKETS[-1:]
     for found, expected in zip(short, encoder.encode_all(TEXTS), strict=True):
         assert torch.equal(found.text_LD, expected.text_LD)
 
 
 def test_every_bucket_is_met(encoder):
     lengths = {encoder._bucket(encoder._tokens(text)[0]) for text in TEXTS}
-    assert lengths == set(BUCKETS)
+    assert lengths == set(TEXT_BUCKETS)
     assert [item.text_LD.shape[0] for item in encoder.encode_all(["", "cat " * 600])] == [1, 512]

@@ -140,7 +140,7 @@ def test_an_answer_that_is_cut(ask):
 
 
 def test_a_model_that_is_not_there(ask):
-    with pytest.raises(EndpointError, match="no answer in 1 tries: HTTP 500"):
+    with pytest.raises(EndpointError, match="no answer in 1 try: HTTP 500"):
         ask(QUESTION, "elsewhere", retries=0)
 
 

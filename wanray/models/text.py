@@ -17,17 +17,13 @@ from wanray.checkpoint import Component
 from wanray.models.int8 import load_int8
 from wanray.models.load import load_network
 from wanray.models.state import MAX_TOKENS
+from wanray.sizing import TEXT_BUCKETS
 
 
 def clean_prompt(text: str) -> str:
     """Repair mojibake, unescape HTML twice, collapse white space: as the official tokenizer wrapper."""
     unescaped = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", unescaped.strip()).strip()
-
-
-BUCKETS = (64, 128, 256, MAX_TOKENS)
-"""Lengths to which texts are padded in the encoder. Pads are masked, so they cost time and change nothing: on
-a CPU the embeddings have the same bits as after a padding to 512, which is what the official code does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ class TextEncoder:
         official: bool = True,
         int8: bool = False,
     ) -> None:
-        """official: pad to `BUCKETS`, and keep the official alignment of weights; else as diffusers does.
+        """official: pad to `TEXT_BUCKETS`, with the official alignment of weights; else as diffusers does.
 
         int8: keep the weights of linear layers in int8 (`wanray.models.int8`).
         """
@@ -64,7 +60,7 @@ class TextEncoder:
         load = load_int8 if int8 else load_network
         self.encoder = load(component, dtype, device, aligned=official)
         self.device = device
-        self.buckets = BUCKETS if official else (MAX_TOKENS,)
+        self.buckets = TEXT_BUCKETS if official else (MAX_TOKENS,)
 
     def encode(self, text: str) -> Embedding:
         """Embed one text (official: `wan/modules/t5.py`, T5EncoderModel)."""
