@@ -117,9 +117,11 @@ def test_a_missing_file_is_named_as_without(tiny):
 @pytest.mark.parametrize("rows", [1, 2, 5, 100])
 def test_a_product_in_blocks_is_the_product(monkeypatch, rows):
     monkeypatch.setattr("wanray.models.int8.BLOCK", rows * 24)
+    monkeypatch.setattr("wanray.models.int8.SMALL_BLOCK", rows * 24)
     linear = torch.nn.Linear(24, 11, bias=False).requires_grad_(False)
     linear.weight[3] = 0
     layer, inputs = Int8Linear(linear), torch.randn(2, 3, 24)
+    torch.testing.assert_close(layer.weight * layer.scale[:, None], linear.weight, rtol=0, atol=0.001)
     expected = functional.linear(inputs, layer.weight * layer.scale[:, None])
     torch.testing.assert_close(layer(inputs), expected)
     assert (layer(inputs)[..., 3] == 0).all()

@@ -42,7 +42,7 @@ class Int8Linear(torch.nn.Module):
         # buffers: what gives parameters another dtype leaves them alone
         self.register_buffer("weight", torch.empty(weight_OI.shape, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(len(weight_OI)))
-        for rows in _blocks(*weight_OI.shape, SMALL_BLOCK):
+        for rows in _blocks(weight_OI.shape, SMALL_BLOCK):
             block_OI = weight_OI[rows].float()
             scale_O = (block_OI.abs().amax(1) / LEVELS).clamp_(min=torch.finfo(torch.float32).tiny)
             self.weight[rows] = block_OI.div(scale_O[:, None]).round_()
@@ -58,7 +58,7 @@ class Int8Linear(torch.nn.Module):
     def _in_blocks(self, inputs_NI: torch.Tensor) -> torch.Tensor:
         floats_NI = inputs_NI.float()
         outputs_NO = floats_NI.new_empty(len(floats_NI), len(self.weight))
-        for rows in _blocks(*self.weight.shape, BLOCK):
+        for rows in _blocks(self.weight.shape, BLOCK):
             torch.mm(floats_NI, self.weight[rows].float().T, out=outputs_NO[:, rows])
         return outputs_NO
 
@@ -66,7 +66,8 @@ class Int8Linear(torch.nn.Module):
         return functional.linear(inputs_NI, self.weight.to(inputs_NI.dtype))
 
 
-def _blocks(num_rows: int, num_columns: int, size: int) -> Iterator[slice]:
+def _blocks(shape: torch.Size, size: int) -> Iterator[slice]:
+    num_rows, num_columns = shape
     step = max(1, size // num_columns)
     return (slice(start, start + step) for start in range(0, num_rows, step))
 
