@@ -16,7 +16,7 @@ import s3_proxy
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, SSLError
 from s3fs.errors import translate_boto_error
 
-from wanray.engine.prepare import check_output
+from wanray.engine.ground import check_output
 from wanray.errors import StorageError
 from wanray.storage import Store, bucket
 from wanray.storage import store as store_module

@@ -17,6 +17,9 @@ from wanray.registry import Guidance
 FORMAT_VERSION = 2
 """Part of every key: raised when the same request would give other pixels than before."""
 
+RESUMED = "went on from step"
+"""How the note on a record begins that did not pay for all of its steps."""
+
 NOT_EXTENDED = {"method": "none"}
 """`Request.extension` of a prompt that is rendered as written."""
 
@@ -36,8 +39,9 @@ PLAN_SCHEMA = pa.schema(
 )
 """One row per request left to do; `request`, `tags` and `sources` are canonical JSON."""
 
-COMMITTED, CLAIMED, STOPPED = SKIPPED = ("committed", "claimed", "stopped")
-"""Why a run leaves a record alone: another committed it, another holds it, or this one was told to stop."""
+COMMITTED, CLAIMED, STOPPED, CANCELLED = SKIPPED = ("committed", "claimed", "stopped", "cancelled")
+"""Why a run leaves a record alone: another committed it, another holds it, this one was told to stop, or the
+one who asked for it does not want it any more."""
 
 RECORD_SCHEMA = pa.schema(
     [

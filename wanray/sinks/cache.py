@@ -37,9 +37,9 @@ _warned: set[str] = set()
 _warning = Lock()
 
 
-def own_cache(output_url: str) -> str:
-    """The cache of an output that shares none."""
-    return f"{output_url.rstrip('/')}/cache"
+def cache_url(shared: str | None, output_url: str) -> str:
+    """Where the cache is: at `shared`, or in the output where none is shared."""
+    return shared or f"{output_url.rstrip('/')}/cache"
 
 
 class Cache:

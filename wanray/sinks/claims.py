@@ -39,7 +39,7 @@ class Claims:
             generation, owner = self._newest(key)
             if owner == self._run:
                 return None
-            if owner and self._is_alive(owner):
+            if owner and self.is_alive(owner):
                 return owner
             if self._store.create(_path(key, generation + 1), _claim(self._run)):
                 return None
@@ -66,8 +66,14 @@ class Claims:
         except FileNotFoundError:  # its clip was committed just now
             return generation, NOBODY
 
-    def _is_alive(self, run: str) -> bool:
-        """By the store's clock; while our own signs are lost we cannot tell, so that others live."""
+    def holder(self, key: str) -> str:
+        """The run that holds `key`, alive or not; NOBODY if none does."""
+        return self._newest(key)[1]
+
+    def is_alive(self, run: str) -> bool:
+        """Whether a run gave a sign of life, by the store's clock; while our own are lost we cannot tell, so
+        that others live.
+        """
         try:
             seen_s = self._store.modified(_alive(run))
         except FileNotFoundError:

@@ -24,7 +24,7 @@ _ENCODERS = {
     "webp": ("libwebp_anim",),
 }
 """Per codec the encoders that will do, the best first."""
-_CRF = {"h264": 17, "h265": 20, "av1": 24, "vp9": 16}
+USUAL_CRF = {"h264": 17, "h265": 20, "av1": 24, "vp9": 16}
 """Looks lossless: where luma comes as near to the frames (PSNR) as h264 at 17 does."""
 _SPEED: dict[str, tuple[str, tuple[str, ...]]] = {
     "libx264": ("preset", VIDEO_PRESETS),
@@ -78,5 +78,5 @@ def encoder_options(encoder: str, config: VideoConfig) -> dict[str, str]:
     name, values = _SPEED[encoder]
     options = {name: values[VIDEO_PRESETS.index(config.preset)]} | _FIXED.get(encoder, {})
     if config.bitrate_kbps is None:
-        options["crf"] = str(_CRF[config.codec_name] if config.crf is None else config.crf)
+        options["crf"] = str(USUAL_CRF[config.codec_name] if config.crf is None else config.crf)
     return options

@@ -77,11 +77,27 @@ def indexed_keys(store: Store) -> set[bytes]:
 
 def indexed_bytes(store: Store) -> dict[bytes, int]:
     """Digest of a key -> size of its clip, of all keys in the index."""
-    sizes: dict[bytes, int] = {}
-    for _, table in _parts(store, ["key", "bytes"]):
+    return {digest: size or 0 for digest, size in _indexed(store, "bytes").items()}
+
+
+def indexed_times(store: Store) -> dict[bytes, str]:
+    """Digest of a key -> when its clip was made (ISO 8601), of all keys in the index."""
+    return _indexed(store, "created_at")
+
+
+def _indexed(store: Store, column: str) -> dict[bytes, Any]:
+    found: dict[bytes, Any] = {}
+    for _, table in _parts(store, ["key", column]):
         digests = map(bytes.fromhex, table["key"].to_pylist())
-        sizes.update(zip(digests, (size or 0 for size in table["bytes"].to_pylist()), strict=True))
-    return sizes
+        found.update(zip(digests, table[column].to_pylist(), strict=True))
+    return found
+
+
+def newest_rows(store: Store, columns: list[str], num_parts: int) -> pa.Table:
+    """These columns of the clips in the last parts by name, which begins with the run that added them."""
+    empty = pa.schema([INDEX_SCHEMA.field(name) for name in columns]).empty_table()
+    names = store.names("index")[-num_parts:]
+    return pa.concat_tables([empty, *(table for _, table in _parts(store, columns, names))])
 
 
 def drop_from_index(store: Store, keys: set[bytes]) -> None:
@@ -94,9 +110,11 @@ def drop_from_index(store: Store, keys: set[bytes]) -> None:
             _write(store, name, kept)
 
 
-def _parts(store: Store, columns: list[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
-    """Names and rows of all parts; one that `wanray index` replaces meanwhile is passed over."""
-    for name in store.names("index"):
+def _parts(
+    store: Store, columns: list[str] | None = None, names: list[str] | None = None
+) -> Iterator[tuple[str, pa.Table]]:
+    """Names and rows of all parts, or of `names`; what `wanray index` replaces meanwhile is passed over."""
+    for name in store.names("index") if names is None else names:
         try:
             yield name, pq.read_table(pa.BufferReader(store.read(f"index/{name}")), columns=columns)
         except FileNotFoundError:

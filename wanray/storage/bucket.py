@@ -20,7 +20,7 @@ _ERRORS = {
     "abfs": ("azure.core.exceptions:AzureError",),
 }
 """By protocol what its library raises besides OSError; installed wherever the protocol can be opened."""
-_S3_REQUESTS = {"retries": {"mode": "standard", "total_max_attempts": 2}}
+_S3_REQUESTS = {"retries": {"mode": "standard", "total_max_attempts": 2}, "signature_version": "s3v4"}
 _S3_REQUESTS_OF_OTHERS = {"retries": {"mode": "standard", "total_max_attempts": 6}}
 """botocore's settings for readers that have no Store above them to try again."""
 _TIMES = ("LastModified", "mtime", "last_modified")
@@ -114,6 +114,10 @@ class Bucket:
     def delete(self, path: str) -> None:
         """Remove the object."""
         self._fs.rm_file(self._full(path))
+
+    def presigned(self, path: str, expires_s: int) -> str:
+        """A URL that anybody may read for so long."""
+        return self._fs.sign(self._full(path), expiration=expires_s)
 
     def for_arrow(self, paths: Sequence[str]) -> tuple[fsspec.AbstractFileSystem, list[str]]:
         """A filesystem that tries again by itself, and full paths."""

@@ -135,6 +135,20 @@ class Store:
         with suppress(FileNotFoundError):
             self._call("delete", path, self._backend.delete, passing=FileNotFoundError)
 
+    def presigned(self, path: str, expires_s: int) -> str:
+        """A URL by which anybody can read the object for so long; whether there is one is not looked at.
+
+        Raises:
+            ConfigError: this kind of store has no such URLs.
+        """
+        backend = self._backend
+        try:
+            if isinstance(backend, Bucket):
+                return self._call("sign", path, lambda name: backend.presigned(name, expires_s))
+        except NotImplementedError:
+            pass
+        raise ConfigError(f"output.url {self.url} has no presigned URLs: leave out --presign")
+
     def for_arrow(self, paths: Sequence[str]) -> tuple[fsspec.AbstractFileSystem | None, list[str]]:
         """(filesystem, full paths) for readers that take pyarrow's or fsspec's filesystems; None is local."""
         return self._backend.for_arrow(paths)
