@@ -2,7 +2,7 @@
 
 from wanray.config.extension import CacheConfig, ExtensionConfig
 from wanray.config.faults import DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
-from wanray.config.load import load_config, place_of
+from wanray.config.load import load_config, make_config, place_of
 from wanray.config.schema import (
     DefaultsConfig,
     EstimateConfig,
@@ -16,6 +16,7 @@ from wanray.config.schema import (
     TopologyConfig,
     VideoConfig,
 )
+from wanray.config.serve import ServeConfig
 
 __all__ = [
     "CacheConfig",
@@ -33,8 +34,10 @@ __all__ = [
     "PoolsConfig",
     "RayConfig",
     "RenderConfig",
+    "ServeConfig",
     "TopologyConfig",
     "VideoConfig",
     "load_config",
+    "make_config",
     "place_of",
 ]

@@ -17,6 +17,8 @@ from wanray.errors import ConfigError
 SCALAR_ERRORS = (ValueError, KeyError, AttributeError)
 """What PyYAML lets through from a scalar that is not what its tag says, such as `!!bool x` or `0b_`."""
 COMMAND_LINE = "command line"
+NO_MANIFEST = "none: requests come one by one"
+"""What stands for the manifest of a job that reads none."""
 
 TYPES = {
     bool: "true or false",
@@ -33,15 +35,34 @@ TYPES = {
 """How a message calls the types of the schema."""
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> RenderConfig:
+def load_config(
+    path: str | Path, overrides: list[str] | None = None, *, needs_manifest: bool = True
+) -> RenderConfig:
     """Read a configuration file, apply `key=value` overrides and check it.
 
     Raises:
         ConfigError: naming key, value, place (file or command line) and remedy.
     """
     place = str(path)
-    config = _merge(OmegaConf.structured(RenderConfig), _read_yaml(Path(path)), place)
-    config = _merge(config, _parse_overrides(overrides or []), COMMAND_LINE)
+    config = _merge(_schema(needs_manifest), _read_yaml(Path(path)), place)
+    return _finished(_merge(config, _parse_overrides(overrides or []), COMMAND_LINE), overrides, place)
+
+
+def make_config(values: dict[str, Any], place: str, *, needs_manifest: bool = True) -> RenderConfig:
+    """A configuration from nested values; `place` is where they stand, for messages.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return _finished(_merge(_schema(needs_manifest), OmegaConf.create(values), place), None, place)
+
+
+def _schema(needs_manifest: bool) -> DictConfig:
+    schema = OmegaConf.structured(RenderConfig)
+    return schema if needs_manifest else _merge(schema, OmegaConf.create({"manifest": NO_MANIFEST}), "")
+
+
+def _finished(config: DictConfig, overrides: list[str] | None, place: str) -> RenderConfig:
     try:
         _check_required(config)
         result = OmegaConf.to_object(config)

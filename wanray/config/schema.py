@@ -13,6 +13,7 @@ from omegaconf import MISSING
 from wanray.config.checks import check_at_least, check_choice
 from wanray.config.extension import CacheConfig, ExtensionConfig
 from wanray.config.faults import DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
+from wanray.config.serve import ServeConfig
 from wanray.errors import ConfigError
 from wanray.registry import MODELS
 from wanray.schedule import MODES, SOLVERS
@@ -149,22 +150,33 @@ class DefaultsConfig:
     """Values for what a manifest row leaves out; names and rules are those of the manifest's columns."""
 
     prompt: str | None = None
+    """Of rows without one."""
     negative_prompt: str | None = None
+    """What to avoid; None: the model's official one."""
     task: str | None = None
+    """One of the model's; None: each row's inputs tell."""
     size: str | None = None
     """`WIDTHxHEIGHT` in pixels, instead of width and height."""
     width: int | None = None
+    """Pixels, with height."""
     height: int | None = None
+    """Pixels, with width."""
     num_frames: int | None = None
+    """4n+1, such as 81; of a source video at most so many."""
     fps: float | None = None
+    """Frames per second of the clip; a source video's own speed is kept where nobody says."""
     seed: int | None = None
+    """Of the first noise; None: derived from the rest of each request, so that it is stable."""
     seeds: list[int] | None = None
     """Render each row once per seed."""
     steps: int | None = None
+    """Of denoising."""
     shift: float | None = None
+    """Flow shift: higher spends more of the steps on high noise."""
     guidance: Any = None
     """A number, or {high, low} for a model with two experts."""
     solver: str | None = None
+    """`unipc` or `dpm++`."""
     max_area: int | None = None
     """Pixels; image-driven tasks take their aspect from the image, under this area."""
     context_scale: float | None = None
@@ -173,6 +185,7 @@ class DefaultsConfig:
     """VACE: `even` spreads the frames over the whole source video, as the official code does; `cut` takes
     them from its start at the clip's fps."""
     priority: int | None = None
+    """Higher is rendered first; 0 where nobody says."""
     tags: dict[str, Any] | None = None
     """Carried to the output with every clip."""
 
@@ -194,12 +207,16 @@ class DefaultsConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopologyConfig:
-    """How the ranks of one gang share a request; their product is the gang's size."""
+    """How the ranks of one gang share a request; cfg x ulysses x ring is the gang's size."""
 
     cfg: int = 1
+    """2: the guided and the unguided forward of a step run side by side."""
     ulysses: int = 1
+    """Ranks among which attention heads are divided; it must divide the model's heads."""
     ring: int = 1
+    """Ranks among which tokens are divided, with keys and values passed around."""
     fsdp: int = 1
+    """Ranks among which weights are divided: 1, or all of the gang."""
 
     def check(self, key: str) -> None:
         """Raise ConfigError if ranks cannot be arranged so; `key` is where this stands."""
@@ -232,7 +249,7 @@ class PoolConfig:
     """Ray resources of one worker or rank, such as {GPU: 1} or {CPU: 4}; None: where the cluster has GPUs,
     one for a denoise rank, the decoder, and the encoder of a model that takes images; else one CPU."""
     labels: dict[str, str] = field(default_factory=dict)
-    """Ray node labels that the pool's nodes must carry."""
+    """Ray node labels that the pool's nodes must carry: a value, `!value`, `in(a, b)` or `!in(a, b)`."""
 
     def check(self, key: str) -> None:
         """Raise ConfigError if a value is out of range; `key` is where this stands."""
@@ -274,7 +291,18 @@ class PoolsConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EstimateConfig:
-    """What the plan's estimate assumes of GPUs, and of those who encode."""
+    """What the plan's estimate rests on: what was measured, else what is assumed of GPUs and CPUs."""
+
+    profile: str | None = None
+    """Measured times of an earlier run: a `profile.json`, a run's folder, or the `output.url` of a render,
+    which means its newest run; None: this output's own newest run, if there is any; `none`: only the FLOP
+    model."""
+    start_s: float | None = None
+    """Seconds until all workers have loaded their weights; None: as measured, else 0."""
+    price_per_gpu_hour: float | None = None
+    """What one GPU costs for an hour; None: the plan tells no cost."""
+    currency: str = "USD"
+    """Of that price."""
 
     peak_tflops: float = 790.0
     """Dense bfloat16 peak of one GPU (790: a sustained H100)."""
@@ -284,13 +312,15 @@ class EstimateConfig:
     """What one CPU core sustains while it encodes text (0.05: measured in float32 with AVX2; bfloat16 without
     hardware for it is six times slower, with AMX several times faster)."""
     encode_s: float | None = None
-    """Seconds in which a worker encodes a new prompt with its media; None: a FLOP model, of text alone."""
+    """Seconds in which a worker encodes a new prompt with its media; None: as measured, else a FLOP model, of
+    text alone."""
 
     def __post_init__(self) -> None:
         for name in ("peak_tflops", "cpu_tflops"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"estimate.{name} must be above 0, got {getattr(self, name)}")
-        check_at_least("estimate.encode_s", self.encode_s, 0)
+        for name in ("encode_s", "start_s", "price_per_gpu_hour"):
+            check_at_least(f"estimate.{name}", getattr(self, name), 0)
         if not 0 < self.mfu <= 1:
             raise ConfigError(f"estimate.mfu must be above 0 and at most 1, got {self.mfu}")
 
@@ -333,7 +363,7 @@ class RenderConfig:
     extension: ExtensionConfig = field(default_factory=ExtensionConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     placement: str = "auto"
-    """Of two experts: `split` (a pool each), `both` (in every gang), `swap`, or `auto`."""
+    """Of two experts: `split` (a pool each), `both` (in every gang) or `auto`; `swap` is yet to come."""
     claim: bool = False
     """Several runs, on several clusters, share one manifest and output: each takes what no other has."""
     pools: PoolsConfig = field(default_factory=PoolsConfig)
@@ -343,6 +373,7 @@ class RenderConfig:
     media: MediaConfig = field(default_factory=MediaConfig)
     estimate: EstimateConfig = field(default_factory=EstimateConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
 
     def __post_init__(self) -> None:
         if self.run is not None and not re.fullmatch(r"\w[\w.-]*", self.run):
