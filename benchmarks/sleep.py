@@ -1,7 +1,7 @@
 """A stage that only waits: what remains of a pipeline's time is overhead."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from wanray.records import Clip, Record
 from wanray.stage import Report, Worker
@@ -11,11 +11,13 @@ from wanray.stage import Report, Worker
 class SleepConfig:
     """name: key under which start and end are noted.
 
-    seconds: of every record. setup_s: of loading. last: the record ends here.
+    seconds: of every record, or of those whose number of frames is not in by_frames. setup_s: of loading.
+    last: the record ends here.
     """
 
     name: str
     seconds: float
+    by_frames: dict[int, float] = field(default_factory=dict)
     setup_s: float = 0.0
     last: bool = False
 
@@ -33,7 +35,7 @@ class Sleep:
     def run(self, record: Record, report: Report) -> Record:
         """Wait."""
         start = time.time()
-        time.sleep(self.config.seconds)
+        time.sleep(self.config.by_frames.get(record.request.num_frames, self.config.seconds))
         times = {self.config.name: [start, time.time()]}
         clip = Clip(path="", sha256="", bytes=0, codec="", width=0, height=0, num_frames=0, fps=1.0)
         return replace(record, topology=record.topology | times, clip=clip if self.config.last else None)

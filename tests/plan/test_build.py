@@ -60,10 +60,10 @@ def test_an_id_for_two_requests_makes_the_later_row_invalid(tmp_path):
     selection, plan = select(tmp_path, [row("a"), row("b", seed=2), row("a", seed=3)])
     assert [item["ids"] for item in plan] == [["a"], ["b"]]
     assert selection.counts.invalid == 1
-    assert selection.problems == [
+    assert selection.problems.messages == [
         'row 2 (id "a"), column id: is already used by row 0 with other parameters: give it an id of its own'
     ]
-    assert selection.invalid["message"].to_pylist() == selection.problems
+    assert selection.invalid["message"].to_pylist() == selection.problems.messages
     assert len(selection.invalid["key"][0].as_py()) == 64
 
 

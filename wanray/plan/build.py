@@ -24,11 +24,11 @@ import pyarrow.parquet as pq
 from wanray.errors import ConfigError
 from wanray.manifest import INVALID_SCHEMA, Problem, Resolved
 from wanray.plan.model import Counts
+from wanray.plan.problems import Problems
 from wanray.records import PLAN_SCHEMA, content_key
 
 PART_ROWS = 4096
 BUFFERED_ROWS = 64 * PART_ROWS
-MAX_PROBLEMS = 20
 SHAPE = ("width", "height", "num_frames", "steps")
 COST = (*SHAPE, "shift", "solver", "guided")
 KEY_START = re.compile("[0-9a-f]{8,64}")
@@ -43,9 +43,7 @@ class Selection:
     costs: dict[tuple[Any, ...], int]
     """(`COST` values) -> number of requests left."""
     parts: list[str]
-    problems: list[str]
-    """The first `MAX_PROBLEMS`."""
-    num_problems: int
+    problems: Problems
     invalid: pa.Table
     """`INVALID_SCHEMA`: the rows that become failures."""
     text_bytes: np.ndarray
@@ -117,21 +115,20 @@ def select_requests(
     Raises:
         ConfigError: something in `only` names nothing.
     """
-    num_rows, num_problems, invalid, problems = 0, 0, [], []
+    num_rows, invalid, problems = 0, [], Problems()
     with TemporaryDirectory(prefix="wanray-plan-") as folder:
         spool = _Spool(Path(folder) / "spool.parquet")
         for batch in resolved:
             spool.add(batch.requests)
             num_rows += batch.num_rows
-            num_problems += len(batch.problems)
+            problems.add(batch.problems)
             invalid.append(batch.invalid)
-            problems += [str(problem) for problem in batch.problems[: MAX_PROBLEMS - len(problems)]]
         digests = np.concatenate(spool.digests) if spool.digests else np.empty(0, "S32")
         ids = pa.chunked_array(spool.ids, pa.string())
         rows = np.concatenate(spool.rows) if spool.rows else np.empty(0, np.int64)
         ambiguous, clashes = _clashing_ids(ids, digests, rows)
         invalid.append(_invalid_table(clashes, ids, digests))
-        problems += [str(problem) for _, problem in clashes[: MAX_PROBLEMS - len(problems)]]
+        problems.add(problem for _, problem in clashes)
         fresh, merged_ids = _first_of_each(digests, ids, ~ambiguous)
         chosen = _chosen(only, digests, ids) if only else np.ones(len(digests), bool)
         done = np.fromiter((_padded(digest) in committed for digest in digests), bool, len(digests))
@@ -153,9 +150,7 @@ def select_requests(
         not_chosen=int((fresh & ~chosen).sum()),
         left=int(keep.sum()),
     )
-    return Selection(
-        counts, dict(costs), parts, problems, num_problems + len(clashes), bad_rows, _text_bytes(spool, keep)
-    )
+    return Selection(counts, dict(costs), parts, problems, bad_rows, _text_bytes(spool, keep))
 
 
 def _chosen(only: Collection[str], digests: np.ndarray, ids: pa.ChunkedArray) -> np.ndarray:

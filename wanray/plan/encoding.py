@@ -1,4 +1,4 @@
-"""How much there is to encode, and how many workers do it as fast as the gangs denoise."""
+"""How much text there is to encode, and how many workers do it as fast as the gangs denoise."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 from wanray.checkpoint import Component
 from wanray.checkpoint.shapes import read_shapes
 from wanray.config import RenderConfig
-from wanray.registry import Model
+from wanray.plan.speed import pool_tflops
 from wanray.sizing import TEXT_BUCKETS
 
 BYTES_PER_TOKEN = 4
@@ -16,23 +16,22 @@ EXTENDED_BYTES = 800
 """Of an extended prompt, whose length is not known before."""
 
 
-def encode_work_s(config: RenderConfig, model: Model, encoder: Component, text_bytes: np.ndarray) -> float:
-    """Seconds that one worker would take for all prompts of these lengths."""
-    estimate, resources = config.estimate, config.pools.encode.resources or {}
-    if estimate.encode_s is not None:
-        return len(text_bytes) * estimate.encode_s
+def encode_work_s(config: RenderConfig, on_gpu: bool, num_weights: int, text_bytes: np.ndarray) -> float:
+    """Seconds that one worker would take for all prompts of these lengths.
+
+    num_weights: of the text encoder (`num_linear`).
+    """
+    if config.estimate.encode_s is not None:
+        return len(text_bytes) * config.estimate.encode_s
     if config.extension.method != "none":
         text_bytes = np.full_like(text_bytes, EXTENDED_BYTES)
-    gets_gpu = resources.get("GPU", 0) > 0 if resources else bool(model.inputs) or config.encode.t5 == "gpu"
-    has_gpu = gets_gpu and config.encode.t5 != "cpu"
-    cpu_tflops = estimate.cpu_tflops * max(1.0, resources.get("CPU", 1))
-    speed = estimate.peak_tflops * estimate.mfu if has_gpu else cpu_tflops
-    return 2 * num_linear(encoder) * _num_padded(text_bytes) / 1e12 / speed
+    tflop = 2 * num_weights * _num_padded(text_bytes) / 1e12
+    return tflop / pool_tflops(config, "encode", on_gpu)
 
 
-def workers_to_feed(encode_s: float, denoise_s: float) -> int:
-    """Workers that encode in `denoise_s` seconds what one encodes in `encode_s`."""
-    return max(1, math.ceil(encode_s / denoise_s)) if denoise_s else 1
+def workers_to_feed(work_s: float, denoise_s: float) -> int:
+    """Workers that do in `denoise_s` seconds what takes one `work_s`."""
+    return max(1, math.ceil(work_s / denoise_s)) if denoise_s else 1
 
 
 def num_linear(encoder: Component) -> int:

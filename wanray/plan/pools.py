@@ -1,14 +1,13 @@
-"""Placement and pools: which workers do which steps, and how long they will be busy."""
+"""Placement and pools: which workers do which steps, on what."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from wanray.config import EstimateConfig, PoolConfig, RenderConfig
+from wanray.config import PoolConfig, RenderConfig, TopologyConfig
 from wanray.errors import ConfigError
-from wanray.plan.encoding import workers_to_feed
 from wanray.plan.flops import forward_tflop, num_tokens
 from wanray.plan.model import PoolPlan, ShapeGroup
+from wanray.plan.speed import gpus_per_worker, pool_config
 from wanray.registry import Dims, Model
 from wanray.schedule import make_schedule
 
@@ -22,6 +21,16 @@ def choose_placement(config: RenderConfig, model: Model) -> str:
     if config.placement != "auto":
         return config.placement
     return "split" if config.engine == "ray" else "both"
+
+
+def placement_reason(config: RenderConfig, placement: str) -> str:
+    """Why it is so, for people."""
+    if placement == "single":
+        return "one expert, one pool"
+    what = {"split": "two experts, a pool each", "both": "two experts, both in every gang"}[placement]
+    if config.placement != "auto":
+        return f"{what}, as configured"
+    return f"{what}, since engine is {config.engine}"
 
 
 def pool_experts(placement: str, model: Model) -> dict[str, tuple[str, ...]]:
@@ -54,6 +63,9 @@ def check_pools(config: RenderConfig, placement: str, dims: Dims, pools: Sequenc
         if name not in pools and pool_config(config, name) != PoolConfig()
     ]
     notes = [f"pools.{name} has no effect: placement {placement} uses {', '.join(pools)}" for name in unused]
+    if config.engine == "local":
+        several = [name for name in ("encode", *pools, "decode") if _num_workers(config, name) > 1]
+        notes += [f"pools.{name} has no effect: engine local has one worker of each kind" for name in several]
     if any(pool_config(config, name).topology.world_size > 1 for name in pools):
         notes.append(
             "ranks of a gang repeat each other's work in this version: it gains nothing yet over more gangs"
@@ -61,9 +73,9 @@ def check_pools(config: RenderConfig, placement: str, dims: Dims, pools: Sequenc
     return notes
 
 
-def pool_config(config: RenderConfig, name: str) -> PoolConfig:
-    """The config of the pool called `name`."""
-    return getattr(config.pools, name)
+def _num_workers(config: RenderConfig, name: str) -> int:
+    pool = pool_config(config, name)
+    return pool.gangs if name.startswith("denoise") else pool.workers
 
 
 def shape_groups(
@@ -96,59 +108,44 @@ def _group(
 
 
 def choose_pools(
-    config: RenderConfig,
-    model: Model,
-    placement: str,
-    groups: Sequence[ShapeGroup],
-    encode_s: float,
-    num_texts: int,
+    config: RenderConfig, model: Model, placement: str, wants_gpu: frozenset[str]
 ) -> tuple[PoolPlan, ...]:
-    """All pools in the order of the data flow, with their estimated work.
+    """All pools in the order of the data flow, without times.
 
-    encode_s: what there is to encode, in seconds of one worker.
-    num_texts: in how many pieces it comes.
+    wants_gpu: pools without experts that take a GPU where nobody says otherwise.
     """
-    denoise = [
-        _denoise_pool(name, pool_config(config, name), experts, groups, config.estimate)
-        for name, experts in pool_experts(placement, model).items()
-    ]
-    needed = workers_to_feed(encode_s, max(pool.busy_s for pool in denoise))
-    encode = _plain_pool("encode", config.pools.encode)
-    busy_s = encode_s / encode.num_workers
-    first = [replace(encode, busy_s=busy_s, needed=max(1, min(needed, num_texts)))]
-    if config.extension.method != "none":
-        first.insert(0, _plain_pool("extend", config.pools.extend))
-    return (*first, *denoise, decode_pool(config))
+    first = ["extend", "encode"] if config.extension.method != "none" else ["encode"]
+    actors = {name: _actors(config, name, wants_gpu) for name in (*first, "decode")}
+    denoise = [_gangs(config, name, experts) for name, experts in pool_experts(placement, model).items()]
+    return (*(actors[name] for name in first), *denoise, actors["decode"])
 
 
 def decode_pool(config: RenderConfig) -> PoolPlan:
     """The pool of a job that only decodes."""
-    return _plain_pool("decode", config.pools.decode)
+    return _actors(config, "decode", frozenset({"decode"}))
 
 
-def _plain_pool(name: str, pool: PoolConfig) -> PoolPlan:
-    return PoolPlan(name=name, experts=(), num_workers=pool.workers, world_size=1, busy_s=0.0)
+def _actors(config: RenderConfig, name: str, wants_gpu: frozenset[str]) -> PoolPlan:
+    pool = pool_config(config, name)
+    number = 1 if config.engine == "local" else _num_workers(config, name)
+    return PoolPlan(name=name, num_workers=number, num_gpus=number * gpus_per_worker(pool, name in wants_gpu))
 
 
-def _denoise_pool(
-    name: str,
-    pool: PoolConfig,
-    experts: tuple[str, ...],
-    groups: Sequence[ShapeGroup],
-    estimate: EstimateConfig,
-) -> PoolPlan:
-    share = [
-        group.num_requests
-        * group.tflop_per_clip
-        * sum(group.steps_per_expert.get(expert, 0) for expert in experts)
-        / group.steps
-        for group in groups
-    ]
-    speed = estimate.peak_tflops * estimate.mfu * pool.gangs
+def _gangs(config: RenderConfig, name: str, experts: tuple[str, ...]) -> PoolPlan:
+    pool = pool_config(config, name)
+    number = 1 if config.engine == "local" else _num_workers(config, name)
     return PoolPlan(
         name=name,
         experts=experts,
-        num_workers=pool.gangs,
+        num_workers=number,
         world_size=pool.topology.world_size,
-        busy_s=sum(share) / speed,
+        topology=_topology_words(pool.topology),
+        num_gpus=number * pool.topology.world_size * gpus_per_worker(pool, wants_gpu=True),
     )
+
+
+def _topology_words(topology: TopologyConfig) -> str:
+    """Such as `cfg 2 x ulysses 4, as configured`; nothing for a gang of one."""
+    ways = [f"{name} {getattr(topology, name)}" for name in ("cfg", "ulysses", "ring", "fsdp")]
+    used = [way for way in ways if not way.endswith(" 1")]
+    return f"{' x '.join(used)}, as configured" if used else ""

@@ -1,0 +1,118 @@
+"""Alternatives in one table: what they would take, what is refused and why, which is best."""
+
+import json
+from functools import partial
+
+import pytest
+from works import LARGE, SMALL, make_config, make_work
+
+from wanray.errors import ConfigError
+from wanray.plan.compare import CHEAPEST, FASTEST, combinations, compare
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """compared(*options) -> alternatives for a hundred clips; the config may have overrides."""
+
+    def run(*options, overrides=()):
+        work = make_work({SMALL: 40, LARGE: 60})
+        load = partial(make_config, tmp_path)
+        return compare(work, combinations(options), lambda others: load(*overrides, *others))
+
+    return run
+
+
+def test_all_combinations_in_the_order_of_the_options():
+    found = combinations(["placement=split,both", "pools.decode.resources={CPU: 1, memory: 2},{GPU: 1}"])
+    assert [tuple(settings.values()) for settings in found] == [
+        ("split", "{CPU: 1, memory: 2}"),
+        ("split", "{GPU: 1}"),
+        ("both", "{CPU: 1, memory: 2}"),
+        ("both", "{GPU: 1}"),
+    ]
+    assert combinations([]) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("placement", "must have the form KEY=V1,V2"),
+        ("=a,b", "must have the form KEY=V1,V2"),
+        ("placement=split,", "must have the form KEY=V1,V2"),
+        ("defaults.steps=20,50", r"--compare defaults.steps is not possible: requests and measured times"),
+        ("numerics.dtype=float32,bfloat16", "--compare numerics.dtype is not possible"),
+        ("estimate.profile=a,b", "--compare estimate.profile is not possible"),
+        ("pools.denoise.gangs=" + ",".join(map(str, range(1, 70))), "at most 64 combinations, got 69"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(option, message):
+    with pytest.raises(ConfigError, match=message):
+        combinations([option])
+
+
+def test_more_gangs_are_faster_and_the_balanced_ones_cheapest(compared):
+    found = compared("pools.denoise_high.gangs=1,2,4", overrides=["pools.denoise_low.gangs=2"])
+    times = [item.estimate.whole_s for item in found]
+    assert times == sorted(times, reverse=True)
+    assert [item.estimate.num_gpus for item in found] == [4, 5, 7]
+    fastest = next(item for item in found if FASTEST in item.best)
+    cheapest = next(item for item in found if CHEAPEST in item.best)
+    assert fastest.settings == {"pools.denoise_high.gangs": "4"}
+    assert cheapest.estimate.gpu_hours == min(item.estimate.gpu_hours for item in found)
+
+
+def test_what_is_refused_says_why_and_the_others_go_on(compared):
+    split, swap, both = compared("placement=split,swap,both")
+    assert swap.refused == ("placement 'swap' is not available in this version: use split, both or auto")
+    assert (swap.estimate, swap.best) == (None, ())
+    assert split.estimate.whole_s < both.estimate.whole_s
+    two, three, seven = compared("topology.ulysses=2,5,7")
+    assert two.estimate.num_gpus == 5, "of every denoise pool"
+    assert three.refused == ""
+    assert "must divide the model's 40 heads, got 7" in seven.refused
+
+
+def test_settings_without_effect_are_named(compared):
+    found = compared("placement=split,both", "pools.denoise.gangs=1,2")
+    assert [bool(item.notes) for item in found] == [False, True, False, False]
+    assert found[1].notes == ("pools.denoise has no effect: placement split uses denoise_high, denoise_low",)
+
+
+@pytest.fixture
+def planned(tiny, tmp_path, run_cli):
+    """planned(*arguments) -> exit code, stdout, stderr of `wanray plan` for two requests."""
+    rows = [{"prompt": "cat", "seed": seed, "width": 96, "height": 96} for seed in range(2)]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"manifest: {tmp_path}/m.jsonl\noutput: {{url: {tmp_path}/out}}\n"
+        f"model: {{path: {tiny('t2v-a14b')}}}\nestimate: {{price_per_gpu_hour: 2}}\n"
+    )
+    return partial(run_cli, "plan", config)
+
+
+def test_the_table_stands_below_the_plan(planned):
+    code, out, _ = planned("--compare", "placement=split,swap", "topology.ulysses=1,2,3", "estimate.mfu=0.4")
+    assert code == 0
+    plan, _, table = out.partition("alternatives (6)")
+    assert "790 TFLOP/s x 0.4" in plan, "one value is an override as ever"
+    assert table.count("refused: placement 'swap'") == 3
+    assert table.count("must divide the model's 4 heads, got 3") == 1
+    assert "<- fastest and fewest GPU hours" in table
+    assert "USD" in table
+
+
+def test_machines_get_the_alternatives_too(planned):
+    code, out, _ = planned("--json", "--compare", "placement=split,swap")
+    split, swap = json.loads(out)["alternatives"]
+    assert code == 0
+    assert split["settings"] == {"placement": "split"}
+    assert split["estimate_s"] == split["estimate"]["whole_s"] > 0
+    assert "not available" in swap["refused"]
+    assert "alternatives" not in json.loads(planned("--json")[1])
+
+
+def test_a_key_that_changes_requests_ends_the_command(planned):
+    code, _, err = planned("--compare", "defaults.steps=2,3")
+    assert code == 1
+    assert "error: --compare defaults.steps is not possible" in err
