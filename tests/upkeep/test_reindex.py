@@ -101,7 +101,7 @@ def test_a_part_that_goes_while_it_is_read_is_passed_over(
 def test_the_command_prints_counts(local_output: Any, run_cli: Any) -> None:
     code, out, _ = run_cli("index", local_output.url)
     assert code == 0
-    assert out.startswith("3 clips in 1 files; 1 old files removed, in ")
+    assert out.startswith("3 clips in 1 index files; 1 old ones removed, in ")
     local_output.store.write(f"{clip_folder(local_output.keys[0])}/meta.json", b"{}")
     assert "1 left out (`wanray verify` tells why)" in run_cli("index", local_output.url)[1]
     assert Path(local_output.url, "index").is_dir()

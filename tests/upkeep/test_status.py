@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from wanray.errors import FailureClass
+from wanray.live import Snapshot
 from wanray.records import FailedTry, Failure
-from wanray.sinks.events import EventLog
 from wanray.sinks.ledger import Ledger
 from wanray.storage import Store
-from wanray.upkeep import runs
-from wanray.upkeep.runs import read_runs
+from wanray.upkeep.runs import RunView, read_runs
 from wanray.upkeep.status import read_status
 
 
@@ -23,12 +22,11 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(Store.open(str(tmp_path / "out")))
 
 
-def tell(ledger: Ledger, run: str, *events: tuple[str, float, dict[str, Any]]) -> None:
-    """Store events: name, how many seconds ago, fields."""
-    log = EventLog(ledger.store, run)
-    for name, ago_s, fields in events:
-        log.emit(name, ts=time.time() - ago_s, **fields)
-    log.flush()
+def tell(ledger: Ledger, run: str, ago_s: float = 0.0, **fields: Any) -> None:
+    """Store what a run tells of itself, so many seconds ago."""
+    path = f"runs/{run}/live.json"
+    ledger.store.write(path, json.dumps(Snapshot(run=run, **fields).to_json()).encode())
+    silence(ledger, path, ago_s)
 
 
 def start(ledger: Ledger, run: str, ago_s: float = 0.0) -> None:
@@ -42,7 +40,7 @@ def silence(ledger: Ledger, path: str, ago_s: float) -> None:
     os.utime(Path(ledger.store.url, path), (moment_s, moment_s))
 
 
-def view(ledger: Ledger) -> runs.RunView:
+def view(ledger: Ledger) -> RunView:
     return read_runs(ledger.store, time.time(), 1)[0]
 
 
@@ -77,66 +75,57 @@ def test_an_index_that_is_damaged_is_left_out(local_output: Any, caplog: pytest.
 
 def test_a_running_run(ledger: Ledger) -> None:
     start(ledger, "r")
-    assert view(ledger).state == "running", "it plans, or waits for workers"
-    tell(ledger, "r", ("run_started", 7200, {"counts": {"invalid": 2, "left": 100}}))
-    tell(ledger, "r", *[("committed", 3600.0 - n, {"key": "k"}) for n in range(10)])
+    begun = view(ledger)
+    assert (begun.state, begun.committed, begun.total) == ("running", 0, None), "it waits for workers"
     tell(
-        ledger, "r", *[("committed", 300.0 - n, {"key": "k"}) for n in range(4)], ("failed", 1, {"key": "k"})
+        ledger,
+        "r",
+        total=100,
+        committed=14,
+        failed=1,
+        invalid=2,
+        elapsed_s=7200.0,
+        recent_clips=3,
+        recent_s=450.0,
     )
     run = view(ledger)
     assert (run.state, run.committed, run.failed, run.total) == ("running", 14, 3, 100)
-    assert run.is_complete
-    assert run.clips_per_hour == pytest.approx(7.0, rel=0.01)
-    assert run.recent_clips_per_hour == pytest.approx(24.0, rel=0.01)
+    assert (run.clips_per_hour, run.recent_clips_per_hour) == (7.0, 24.0)
+    assert run.eta_s == pytest.approx(85 * 150)
 
 
 def test_a_run_that_was_killed(ledger: Ledger) -> None:
     start(ledger, "r", 7200)
-    tell(ledger, "r", ("run_started", 7200, {"counts": {}}), ("committed", 3600, {"key": "k"}))
-    events = "runs/r/events/000000.jsonl"
-    silence(ledger, events, 1000)
-    assert view(ledger).state == "running", "a long step says nothing"
+    tell(ledger, "r", 1000, total=9, committed=1, elapsed_s=3600.0, recent_clips=1, recent_s=600.0)
     ledger.store.write("runs/r/alive", b"")
-    silence(ledger, "runs/r/alive", 1000)
-    assert view(ledger).state == "ended without a word", "whoever has a heartbeat says something"
     silence(ledger, "runs/r/alive", 60)
-    assert view(ledger).state == "running"
+    assert view(ledger).state == "running", "its store failed for a while, but it gives signs of life"
     silence(ledger, "runs/r/alive", 900)
     ledger.store.write("runs/r/config.yaml", b"faults: {claim_expires_s: 1200.0}")
     silence(ledger, "runs/r/config.yaml", 7200)
     assert view(ledger).state == "running", "its claims have not expired"
     ledger.store.delete("runs/r/alive")
-    silence(ledger, events, 3600)
+    tell(ledger, "r", 3600, total=9, committed=1, elapsed_s=3600.0, recent_clips=1, recent_s=600.0)
     run = view(ledger)
     assert run.state == "ended without a word"
-    assert (run.committed, run.clips_per_hour, run.recent_clips_per_hour) == (1, 1.0, None)
+    assert (run.committed, run.clips_per_hour, run.recent_clips_per_hour, run.eta_s) == (1, 1.0, None, None)
     assert run.silent_s == pytest.approx(3600, abs=10)
 
 
 def test_a_run_that_goes_on_under_its_name_is_counted_from_there(ledger: Ledger) -> None:
     start(ledger, "r", 100)
-    tell(ledger, "r", ("run_started", 100, {"counts": {"left": 9}}), ("committed", 90, {"key": "k"}))
+    tell(ledger, "r", 50, total=9, committed=1, elapsed_s=3600.0, state="finished")
     summary = {"run": "r", "committed": 1, "failed": 0, "invalid": 0, "seconds": 3600.0, "exit_code": 3}
     ledger.store.write("runs/r/summary.json", json.dumps(summary | {"error": "no nodes"}).encode())
     silence(ledger, "runs/r/summary.json", 50)
     run = view(ledger)
     assert (run.state, run.exit_code, run.error, run.clips_per_hour) == ("finished", 3, "no nodes", 1.0)
     start(ledger, "r", 10)
-    tell(ledger, "r", ("run_started", 10, {"counts": {"left": 8}}))
+    run = view(ledger)
+    assert (run.state, run.committed, run.total) == ("running", 0, None), "what the earlier one told is old"
+    tell(ledger, "r", 5, total=8)
     run = view(ledger)
     assert (run.state, run.committed, run.total, run.exit_code) == ("running", 0, 8, None)
-
-
-def test_of_very_long_runs_the_newest_events_are_read(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "MAX_EVENT_FILES", 2)
-    start(ledger, "r")
-    tell(ledger, "r", ("run_started", 30, {"counts": {}}))
-    for ago_s in (20, 10, 5):
-        tell(ledger, "r", ("committed", ago_s, {"key": "k"}))
-    run = view(ledger)
-    assert (run.committed, run.is_complete) == (2, False)
 
 
 def test_the_newest_runs_come_first(ledger: Ledger) -> None:

@@ -1,8 +1,6 @@
 """Opens an output that somebody rendered to, and tells the time there."""
 
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 from wanray.errors import ConfigError, StorageError
@@ -10,7 +8,6 @@ from wanray.sinks.ledger import Ledger
 from wanray.storage import Store
 
 _FOLDERS = {"clips", "failures", "runs", "index"}
-_NUM_REQUESTS = 16
 
 
 def open_output(url: str) -> Ledger:
@@ -42,8 +39,3 @@ def store_now(store: Store) -> float:
     except (StorageError, FileNotFoundError):
         return time.time()
     return now_s
-
-
-def threads(store: Store) -> ThreadPoolExecutor:
-    """As many as keep a remote store, or else this machine's cores, busy."""
-    return ThreadPoolExecutor(_NUM_REQUESTS if store.is_remote else os.cpu_count() or 1)

@@ -6,17 +6,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from wanray.live import FINISHED
+from wanray.units import format_bytes, format_seconds
 from wanray.upkeep.clip import Damage
-from wanray.upkeep.runs import FINISHED, RunView
+from wanray.upkeep.runs import RunView
 from wanray.upkeep.status import Failures, Status
 from wanray.upkeep.waste import Waste
-
-UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def status_page(status: Status) -> RenderableType:
     """Clips, failures, runs."""
-    size = f", {size_text(status.bytes)}" if status.num_indexed else ""
+    size = f", {format_bytes(status.bytes)}" if status.num_indexed else ""
     if status.num_indexed < status.committed:
         size += f" in the {status.num_indexed} that are in the index (`wanray index` adds the rest)"
     lines: list[RenderableType] = [
@@ -46,18 +46,14 @@ def waste_page(waste: Iterable[Waste]) -> RenderableType:
         kinds.setdefault(item.kind, []).append(item.num_bytes)
     table = Table("what", "objects", "size", box=None, pad_edge=False)
     for kind, sizes in kinds.items():
-        table.add_row(kind, str(len(sizes)), size_text(sum(sizes)))
-    table.add_row("all", str(sum(map(len, kinds.values()))), size_text(sum(map(sum, kinds.values()))))
+        table.add_row(kind, str(len(sizes)), format_bytes(sum(sizes)))
+    table.add_row("all", str(sum(map(len, kinds.values()))), format_bytes(sum(map(sum, kinds.values()))))
     return table
 
 
-def size_text(num_bytes: float) -> str:
-    """Such as `3.2 MB`."""
-    for unit in UNITS[:-1]:
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} {UNITS[-1]}"
+def end_line(run: RunView) -> str:
+    """How a run ended."""
+    return f"run {run.run} {_state(run)}"
 
 
 def _failure_lines(failures: Failures) -> list[RenderableType]:
@@ -73,16 +69,16 @@ def _failure_lines(failures: Failures) -> list[RenderableType]:
 
 
 def _runs_table(runs: list[RunView]) -> Table:
-    columns = ("run", "state", "committed", "failed", "clips/h", "last 10 min", "last sign of life")
+    columns = ("run", "state", "committed", "failed", "clips/h", "last 10 min", "ETA", "last sign of life")
     table = Table(*columns, box=None, pad_edge=False)
     for run in runs:
-        least = "" if run.is_complete else "at least "
         of = "" if run.total is None else f" of {run.total}"
         rates = (
             "-" if rate is None else f"{rate:g}" for rate in (run.clips_per_hour, run.recent_clips_per_hour)
         )
-        counts = (f"{least}{run.committed}{of}", f"{least}{run.failed}")
-        table.add_row(Text(run.run), Text(_state(run)), *counts, *rates, f"{_span(run.silent_s)} ago")
+        eta = "-" if run.eta_s is None else format_seconds(run.eta_s)
+        counts = (f"{run.committed}{of}", str(run.failed))
+        table.add_row(Text(run.run), Text(_state(run)), *counts, *rates, eta, f"{_span(run.silent_s)} ago")
     return table
 
 

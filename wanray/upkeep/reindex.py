@@ -10,7 +10,7 @@ from typing import Any
 from wanray.records import Clip, Request
 from wanray.sinks.index import append_index, index_row
 from wanray.sinks.ledger import Ledger
-from wanray.upkeep.output import threads
+from wanray.storage import threads
 from wanray.upkeep.verify import PROGRESS_S
 
 logger = logging.getLogger(__name__)

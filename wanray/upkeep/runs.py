@@ -1,25 +1,17 @@
-"""What the runs of an output do or did, from what they store: summary, events, heartbeat."""
+"""What the runs of an output do or did, from what they store: summary, snapshot, signs of life."""
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from wanray.storage import Store
-from wanray.upkeep.output import threads
-
-RUNNING, FINISHED, ENDED = "running", "finished", "ended without a word"
-RECENT_S = 600.0
-"""The last minutes, for a rate."""
-MAX_EVENT_FILES = 2000
-"""The newest of a run that are read."""
+from wanray.errors import ConfigError
+from wanray.live import ENDED, FINISHED, RUNNING, Snapshot
+from wanray.storage import Store, threads
 
 _BEATING_S = 120.0
-"""A run with a heartbeat is running if it gave a sign of life so recently, or before its claims expire."""
-_WORKING_S = 1800.0
-"""The same for one without: a step of a large clip may say nothing for long."""
+"""A run is running if it gave a sign of life so recently, or before its claims expire."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,50 +29,81 @@ class RunView:
     failed: int
     """With invalid rows."""
     total: int | None
-    """Requests that it set out to render, where events tell."""
-    is_complete: bool
-    """Whether all events were counted; else numbers are those of the newest."""
+    """Requests that it set out to render; None before it began."""
     clips_per_hour: float | None
     recent_clips_per_hour: float | None
     """Over the last ten minutes of a running one."""
+    eta_s: float | None
+    """Time that a running one still needs."""
     last_sign_s: float
     """Unix seconds by the store's clock."""
     silent_s: float
     """Since then."""
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What events say."""
-
-    is_complete: bool = False
-    start_s: float | None = None
-    last_s: float = 0.0
-    invalid: int = 0
-    failed: int = 0
-    total: int | None = None
-    committed_at_s: list[float] = field(default_factory=list)
-
-    def add(self, entry: dict[str, Any]) -> None:
-        if entry["event"] == "run_started":
-            counts = entry.get("counts", {})
-            self.is_complete, self.start_s, self.failed = True, entry["ts"], 0
-            self.invalid, self.total = counts.get("invalid", 0), counts.get("left")
-            self.committed_at_s.clear()
-        self.start_s = entry["ts"] if self.start_s is None else self.start_s
-        self.last_s = max(self.last_s, entry["ts"])
-        self.failed += entry["event"] == "failed"
-        if entry["event"] == "committed":
-            self.committed_at_s.append(entry["ts"])
-
-
 def read_runs(store: Store, now_s: float, limit: int) -> list[RunView]:
     """At most `limit` runs, newest first; `now_s` is the store's time."""
+    return [read_run(store, run, now_s) for run in newest_runs(store)[:limit]]
+
+
+def newest_runs(store: Store) -> list[str]:
+    """The names of all runs, newest first."""
     with threads(store) as pool:
         names = store.names("runs")
         started = dict(zip(names, pool.map(lambda run: _started(store, run), names), strict=True))
-    newest = sorted(names, key=lambda run: (started[run], run), reverse=True)[:limit]
-    return [_view(store, run, now_s) for run in newest]
+    return sorted(names, key=lambda run: (started[run], run), reverse=True)
+
+
+def known_runs(store: Store, named: str | None) -> list[str]:
+    """The names of all runs, newest first.
+
+    Raises:
+        ConfigError: there is none, or none that is called `named` (`--run`).
+    """
+    names = newest_runs(store)
+    if not names:
+        raise ConfigError(f"URL {store.url} has no runs yet: name the output.url of a render")
+    if named is not None and named not in names:
+        newest = ", ".join(names[:5])
+        raise ConfigError(f"--run {named} is no run of {store.url}: the newest are {newest}")
+    return names
+
+
+def read_run(store: Store, run: str, now_s: float) -> RunView:
+    """One run; `now_s` is the store's time."""
+    signs = _Signs.read(store, run)
+    state, summary = signs.state(now_s), {}
+    seen = read_snapshot(store, run) or Snapshot(run=run)
+    if state == FINISHED:
+        summary = json.loads(store.read(f"runs/{run}/summary.json"))
+    is_running = state == RUNNING
+    return RunView(
+        run=run,
+        state=state,
+        exit_code=summary.get("exit_code"),
+        error=summary.get("error", ""),
+        committed=summary.get("committed", seen.committed),
+        failed=summary["failed"] + summary["invalid"] if summary else seen.failed + seen.invalid,
+        total=seen.total or None,
+        clips_per_hour=_rounded(seen.clips_per_hour),
+        recent_clips_per_hour=_rounded(seen.recent_clips_per_hour) if is_running else None,
+        eta_s=_rounded(seen.eta_s) if is_running and seen.total else None,
+        last_sign_s=signs.last_s,
+        silent_s=max(0.0, now_s - signs.last_s),
+    )
+
+
+def read_snapshot(store: Store, run: str) -> Snapshot | None:
+    """What the run last told of itself; None before it told anything.
+
+    A run that goes on under the name of an earlier one finds what that one told.
+    """
+    if (_modified(store, f"runs/{run}/live.json") or 0.0) < _started(store, run):
+        return None
+    try:
+        return Snapshot.from_json(store.read(f"runs/{run}/live.json"))
+    except FileNotFoundError:
+        return None
 
 
 def running(store: Store, now_s: float) -> list[str]:
@@ -96,24 +119,19 @@ class _Signs:
     """When a run last said something, in the store's time."""
 
     started_s: float
-    alive_s: float | None
-    events_s: float | None
+    last_s: float
     summary_s: float | None
     patience_s: float
     """How long a living one may say nothing."""
-    events: list[str]
 
     @staticmethod
     def read(store: Store, run: str) -> "_Signs":
-        events = store.names(f"runs/{run}/events")
-        newest = _modified(store, f"runs/{run}/events/{events[-1]}") if events else None
-        alive, summary = (_modified(store, f"runs/{run}/{name}") for name in ("alive", "summary.json"))
-        patience_s = _WORKING_S if alive is None else max(_BEATING_S, _expiry_s(store, run))
-        return _Signs(_started(store, run), alive, newest, summary, patience_s, events)
-
-    @property
-    def last_s(self) -> float:
-        return max(self.started_s, self.alive_s or 0.0, self.events_s or 0.0, self.summary_s or 0.0)
+        started_s = _started(store, run)
+        alive, live, summary = (
+            _modified(store, f"runs/{run}/{name}") for name in ("alive", "live.json", "summary.json")
+        )
+        last_s = max(started_s, alive or 0.0, live or 0.0, summary or 0.0)
+        return _Signs(started_s, last_s, summary, max(_BEATING_S, _expiry_s(store, run)))
 
     def state(self, now_s: float) -> str:
         # A run that goes on under the name of an earlier one finds that one's summary.
@@ -122,62 +140,10 @@ class _Signs:
         return RUNNING if now_s - self.last_s <= self.patience_s else ENDED
 
 
-def _view(store: Store, run: str, now_s: float) -> RunView:
-    signs = _Signs.read(store, run)
-    state, silent_s = signs.state(now_s), max(0.0, now_s - signs.last_s)
-    if state == FINISHED:
-        numbers = _from_summary(store, run)
-    else:
-        since_events_s = now_s - (signs.events_s or now_s) if state == RUNNING else None
-        numbers = _from_events(store, run, signs.events, since_events_s)
-    return RunView(run=run, state=state, last_sign_s=signs.last_s, silent_s=silent_s, **numbers)
-
-
-def _from_summary(store: Store, run: str) -> dict[str, Any]:
-    summary = json.loads(store.read(f"runs/{run}/summary.json"))
-    committed, failed = summary.get("committed", 0), summary.get("failed", 0) + summary.get("invalid", 0)
-    return {
-        "exit_code": summary.get("exit_code"),
-        "error": summary.get("error", ""),
-        "committed": committed,
-        "failed": failed,
-        "total": None,
-        "is_complete": True,
-        "clips_per_hour": _per_hour(committed, summary.get("seconds", 0.0)),
-        "recent_clips_per_hour": None,
-    }
-
-
-def _from_events(store: Store, run: str, names: list[str], since_s: float | None) -> dict[str, Any]:
-    """`since_s`: seconds since the newest of them, by the store's clock, if the run goes on; else None."""
-    tally = _Tally()
-    for entry in _entries(store, run, names[-MAX_EVENT_FILES:]):
-        tally.add(entry)
-    end_s = tally.last_s + (since_s or 0.0)  # by the clock of the driver, whose events these are
-    elapsed_s = end_s - (tally.start_s or end_s)
-    recent = sum(moment_s > end_s - RECENT_S for moment_s in tally.committed_at_s)
-    return {
-        "exit_code": None,
-        "error": "",
-        "committed": len(tally.committed_at_s),
-        "failed": tally.failed + tally.invalid,
-        "total": tally.total,
-        "is_complete": tally.is_complete,
-        "clips_per_hour": _per_hour(len(tally.committed_at_s), elapsed_s),
-        "recent_clips_per_hour": _per_hour(recent, min(elapsed_s, RECENT_S)) if since_s is not None else None,
-    }
-
-
-def _entries(store: Store, run: str, names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    with threads(store) as pool:
-        for data in pool.map(lambda name: store.read(f"runs/{run}/events/{name}"), names):
-            yield from map(json.loads, data.splitlines())
-
-
 def _expiry_s(store: Store, run: str) -> float:
     """`faults.claim_expires_s` of its config."""
     try:
-        config = yaml.safe_load(store.read(f"runs/{run}/config.yaml")) or {}
+        config: dict[str, Any] = yaml.safe_load(store.read(f"runs/{run}/config.yaml")) or {}
     except FileNotFoundError:
         return 0.0
     return config.get("faults", {}).get("claim_expires_s", 0.0)
@@ -194,5 +160,5 @@ def _modified(store: Store, path: str) -> float | None:
         return None
 
 
-def _per_hour(count: int, seconds: float) -> float | None:
-    return round(3600 * count / seconds, 2) if seconds > 0 else None
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

@@ -7,7 +7,8 @@ from typing import Any
 
 from wanray.sinks.index import indexed_bytes
 from wanray.sinks.ledger import Ledger
-from wanray.upkeep.output import store_now, threads
+from wanray.storage import threads
+from wanray.upkeep.output import store_now
 from wanray.upkeep.runs import RunView, read_runs
 
 MAX_RUNS = 10

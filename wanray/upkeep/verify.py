@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from wanray.sinks.index import drop_from_index, indexed_keys
 from wanray.sinks.ledger import Ledger, clip_folder
+from wanray.storage import threads
 from wanray.upkeep.clip import Damage, check_clip
-from wanray.upkeep.output import threads
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from wanray.errors import ConfigError
 from wanray.sinks.encoded import PREFIXES
 from wanray.sinks.ledger import Ledger
-from wanray.storage import Store
+from wanray.storage import Store, threads
 from wanray.storage.folder import UNFINISHED
-from wanray.upkeep.output import store_now, threads
+from wanray.upkeep.output import store_now
 from wanray.upkeep.runs import running
 
 DAY_S = 86400.0
