@@ -55,6 +55,23 @@ def render(arguments, timeout=240):
     return done.returncode, done.stdout + done.stderr
 
 
+def found_by(name, cluster, folder, timeout):
+    """What the script `name` beside this file found out: it is started with (cluster, folder), and leaves
+    `found.json` there.
+    """
+    script = Path(__file__).with_name(name)
+    done = subprocess.run(
+        [sys.executable, str(script), cluster, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(script.parents[2])},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "found.json").read_text())
+
+
 def metas(out):
     """Key -> meta.json of all committed clips."""
     return {path.parent.name: json.loads(path.read_text()) for path in Path(out).glob("clips/*/*/meta.json")}

@@ -52,16 +52,22 @@ def test_all_that_can_be_rendered_is(troubled):
     assert keys == {f"{seed:064x}" for seed in (0, 5, 6, 7)}
 
 
+def tries_of(event, pool):
+    """Those in the pool itself: beside another's killer, in the pool before, a request may have lost one too."""
+    return [item for item in event["tries"] if item["stage"] == pool]
+
+
 @pytest.mark.parametrize(("seed", "pool"), [(1, "encode"), (2, "denoise"), (3, "decode")])
 def test_a_request_that_kills_every_worker_fails_alone(troubled, seed, pool):
     event = failed(troubled, seed)
-    assert (event["stage"], event["failure_class"], event["attempts"]) == (pool, "infrastructure", 3)
-    assert event["cause"] == "worker_died"
+    assert (event["stage"], event["failure_class"], event["cause"]) == (pool, "infrastructure", "worker_died")
+    assert [item["cause"] for item in tries_of(event, pool)] == ["worker_died"] * 3
     lost = [item for item in events(troubled, "released") if item["outcome"] == "lost"]
-    assert len([item for item in lost if item["key"] == event["key"]]) == 3
+    assert len([item for item in lost if (item["key"], item["pool"]) == (event["key"], pool)]) == 3
     failure = Ledger(Store.open(str(troubled))).read_failure(event["key"])
     assert failure is not None
-    assert [item["cause"] for item in failure["causes"]] == ["worker_died"] * 3
+    assert len(failure["causes"]) == event["attempts"] == len(event["tries"])
+    assert {item["cause"] for item in failure["causes"]} == {"worker_died"}
 
 
 def test_no_gang_is_rebuilt_more_often_than_it_must(troubled):
@@ -71,18 +77,16 @@ def test_no_gang_is_rebuilt_more_often_than_it_must(troubled):
 
 
 def test_a_worker_that_hangs_is_killed_and_its_request_moves_on(troubled):
-    (lost,) = [
-        item
-        for item in events(troubled, "released")
-        if (item["key"], item["outcome"]) == (f"{5:064x}", "lost")
-    ]
-    assert lost["pool"] == "denoise"
+    lost = [item for item in events(troubled, "released") if item["outcome"] == "lost"]
+    of_it = [item["pool"] for item in lost if item["key"] == f"{5:064x}"]
+    assert of_it.count("denoise") == 1
     assert any("hangs" in item["detail"] for item in events(troubled, "gang"))
 
 
 def test_memory_that_runs_out_gets_a_fresh_process_once(troubled):
     event = failed(troubled, 4)
-    assert (event["cause"], event["failure_class"], event["attempts"]) == ("out_of_memory", "model", 2)
+    assert (event["cause"], event["failure_class"]) == ("out_of_memory", "model")
+    assert len(tries_of(event, "decode")) == 2
     assert "numerics.vae_tiling" in event["message"]
     assert "out of memory: what it holds is given back" in [
         item["detail"] for item in events(troubled, "gang")
@@ -128,15 +132,15 @@ def test_a_stopped_local_run_goes_on_from_the_very_step(tmp_path, tiny):
 
 
 def test_a_stopped_run_on_ray_commits_what_is_denoised_and_goes_on(tmp_path, cluster, tiny):
-    manifest = write_manifest(tmp_path / "m.parquet", 24, steps=100)
+    manifest = write_manifest(tmp_path / "m.parquet", 12, steps=150)
     keys = {"ray.address": cluster, "output.save_latents": True, "denoise.checkpoint_every_steps": 10}
     config = write_config(tmp_path, tiny("t2v-a14b"), manifest, **keys)
     out = tmp_path / "out"
     process = start(config, stderr=subprocess.PIPE)
     wait_until(lambda: len(metas(out)) >= 2, process)
     process.send_signal(signal.SIGTERM)
-    stopped_s = time.time()
     _, errors = process.communicate(timeout=100)
+    ended_s = time.time()
     assert process.returncode == 3, errors
     assert "stopped by SIGTERM" in errors
     denoised = {event["key"] for event in events(out, "released")
@@ -148,9 +152,9 @@ def test_a_stopped_run_on_ray_commits_what_is_denoised_and_goes_on(tmp_path, clu
     code, output = render(config)
     assert code == 0, output
     committed = metas(out)
-    assert len(committed) == 24
+    assert len(committed) == 12
     assert all(any("went on from step" in note for note in committed[key]["notes"]) for key in stored)
-    again = {event["key"] for event in events(out, "dispatched") if event["ts"] > stopped_s + 5}
+    again = {event["key"] for event in events(out, "dispatched") if event["ts"] > ended_s}
     assert not again & before
     assert not list(out.glob("work/*/*"))
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
-    manifest = write_manifest(tmp_path / "m.parquet", 4)
+    manifest = write_manifest(tmp_path / "m.parquet", 2)
     runs = {
         "local": {"engine": "local"},
         "split": {"ray.address": cluster, "pools.denoise_high.gangs": 2},
@@ -46,7 +46,7 @@ def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
         code, output = render(config)
         assert code == 0, output
     local, split, gang = (latents_of(tmp_path / name / "out") for name in runs)
-    assert len(local) == 4
+    assert len(local) == 2
     assert local.keys() == split.keys() == gang.keys()
     assert all(torch.equal(local[key], split[key]) for key in local)
     assert all(torch.equal(local[key], gang[key]) for key in local)
@@ -141,8 +141,8 @@ def assert_exactly_once(out, number):
 
 
 def test_a_killed_driver_is_resumed_by_the_same_command(tiny, tmp_path):
-    manifest = write_manifest(tmp_path / "m.parquet", 12, steps=60)
-    config = write_config(tmp_path, tiny("t2v-a14b"), manifest)
+    manifest = write_manifest(tmp_path / "m.parquet", 8, steps=80)
+    config = write_config(tmp_path, tiny("t2v-1.3b"), manifest)
     out = tmp_path / "out"
     process = start(config)
     wait_until(lambda: len(metas(out)) >= 2, process)
@@ -150,11 +150,11 @@ def test_a_killed_driver_is_resumed_by_the_same_command(tiny, tmp_path):
     process.wait()
     time.sleep(3)  # what was in flight in surviving workers has ended with the driver
     before = set(metas(out))
-    assert 2 <= len(before) < 12
+    assert 2 <= len(before) < 8
     killed_s = time.time()
     code, output = render(config)
     assert code == 0, output
-    assert_exactly_once(out, 12)
+    assert_exactly_once(out, 8)
     again = {event["key"] for event in events(out, "dispatched") if event["ts"] > killed_s}
     assert not again & before, "a committed clip was rendered again"
 
@@ -183,6 +183,7 @@ def test_a_killed_rank_costs_no_clip(tiny, tmp_path, cluster):
     assert {meta["attempts"] for meta in metas(out).values()} == {1, 2}
 
 
+@pytest.mark.slow
 def test_when_no_gang_can_be_rebuilt_the_run_ends(tiny, tmp_path, cluster):
     model = shutil.copytree(tiny("t2v-1.3b"), tmp_path / "model")
     manifest = write_manifest(tmp_path / "m.parquet", 8, steps=150)

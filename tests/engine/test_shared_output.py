@@ -7,7 +7,7 @@ NUM_ROWS = 10
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("claim", [True, False])
+@pytest.mark.parametrize("claim", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_two_runs_render_every_row_once(tiny, tmp_path, claim):
     manifest = write_manifest(tmp_path / "m.parquet", NUM_ROWS, steps=40)
     config = write_config(tmp_path, tiny("t2v-1.3b"), manifest, engine="local", claim=str(claim).lower())

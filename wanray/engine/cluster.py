@@ -11,8 +11,9 @@ import ray
 from ray.exceptions import RayError
 
 from wanray.config import RayConfig
+from wanray.engine.labels import takes, values_of
 from wanray.engine.pipeline import PoolSpec, resources_of
-from wanray.errors import EngineError
+from wanray.errors import ConfigError, EngineError
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,12 @@ LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's default of 15 lets anything else on the machine go first
     "RAY_prestart_worker_first_driver": "0",  # a process per CPU that nobody needs
 }
+
+ATTACHING = (
+    "; is it up, is this machine one of its nodes, and where it asks for a token, are RAY_AUTH_MODE=token "
+    "and RAY_AUTH_TOKEN or ~/.ray/auth_token set here?"
+)
+"""Ray says why only in lines of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +40,28 @@ class Cluster:
         """Of one actor or rank of `pool`."""
         return resources_of(pool, self.has_gpus)
 
+    def num_gpus(self, pools: Sequence[PoolSpec]) -> float:
+        """That all workers of `pools` have together."""
+        return sum(_workers(pool) * self.resources(pool).get("GPU", 0.0) for pool in pools)
+
 
 @contextmanager
 def connect(config: RayConfig, pools: Sequence[PoolSpec]) -> Iterator[Cluster]:
     """Attach to `config.address` or RAY_ADDRESS, else start a cluster on this machine for the block.
 
     Raises:
+        ConfigError: the address is not one for drivers.
         EngineError: no cluster answers, or the pools do not fit; the message has the numbers.
     """
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = _address(config)
     try:
         if address:
             ray.init(address=address, namespace="wanray", logging_level=logging.ERROR, log_to_driver=False)
         else:
             _start_here(pools)
-    except (RayError, OSError, RuntimeError, ValueError) as error:
-        raise EngineError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+    except Exception as error:  # Ray raises nothing better where a node starts too slowly
+        remedy = ATTACHING if address else ""
+        raise EngineError(f"no Ray cluster at {address or 'this machine'}: {error}{remedy}") from error
     try:
         cluster = Cluster(ray.get_runtime_context().get_node_id(), ray.cluster_resources().get("GPU", 0) > 0)
         check_fit(pools, cluster, ray.nodes())
@@ -57,6 +70,17 @@ def connect(config: RayConfig, pools: Sequence[PoolSpec]) -> Iterator[Cluster]:
         raise EngineError(f"the Ray cluster failed: {type(error).__name__}: {error}") from error
     finally:
         ray.shutdown()
+
+
+def _address(config: RayConfig) -> str | None:
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address and "://" in address:
+        raise ConfigError(
+            f"{'ray.address' if config.address else 'RAY_ADDRESS'} must be host:port of the cluster's head "
+            f"or auto, got {address!r}: a driver runs inside the cluster; `wanray submit --address "
+            "http://HEAD:8265` sends one there"
+        )
+    return address
 
 
 def _start_here(pools: Sequence[PoolSpec]) -> None:
@@ -89,12 +113,19 @@ def check_fit(pools: Sequence[PoolSpec], cluster: Cluster, nodes: list[dict[str,
     free = [_Node(node["Labels"], dict(node["Resources"])) for node in nodes if node["Alive"]]
     for pool in sorted(pools, key=lambda pool: -len(pool.labels)):
         resources = cluster.resources(pool)
-        fitting = [node for node in free if pool.labels.items() <= node.labels.items()]
+        fitting = [node for node in free if _qualifies(node, pool)]
         placed = 0
         while placed < _workers(pool) and any(node.take(resources) for node in fitting):
             placed += 1
         if placed < _workers(pool):
             raise EngineError(_too_small(pool, resources, placed, fitting, free))
+
+
+def _qualifies(node: "_Node", pool: PoolSpec) -> bool:
+    try:
+        return takes(pool.labels, node.labels)
+    except ConfigError as error:
+        raise ConfigError(f"pools.{pool.name}.labels.{error}") from None
 
 
 @dataclass(slots=True)
@@ -106,7 +137,7 @@ class _Node:
         if any(self.free.get(name, 0) < amount for name, amount in resources.items()):
             return False
         for name, amount in resources.items():
-            self.free[name] -= amount
+            self.free[name] = self.free.get(name, 0) - amount
         return True
 
 
@@ -118,9 +149,11 @@ def _too_small(
 
     each = ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
     labels = f" with labels {pool.labels}" if pool.labels else ""
+    has = values_of(pool.labels, [node.labels for node in nodes])
     return (
         f"pool {pool.name} needs {_workers(pool)} workers of {each}{labels}, but only {placed} fit: "
-        f"{len(fitting)} of {len(nodes)} nodes qualify and have {total(fitting)} left; "
+        f"{len(fitting)} of {len(nodes)} nodes qualify and have {total(fitting)} left"
+        f"{f' (of all nodes {has})' if has else ''}; "
         f"lower pools.{pool.name}.gangs, .workers or .resources, or add nodes"
     )
 

@@ -34,8 +34,10 @@ def _cause(error: RayError) -> FailureCause:
     return FailureCause.PREEMPTED if has_left else FailureCause.WORKER_DIED
 
 
-def is_suspicious(error: RayError) -> bool:
-    """Whether the request may have killed its worker: not where a whole node went down."""
+def is_suspicious(error: Exception) -> bool:
+    """Whether the request may have harmed its worker: not where a whole node went down."""
+    if not isinstance(error, RayError):
+        return True
     return NODE_DIED not in str(error) and _cause(error) is not FailureCause.PREEMPTED
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 from wanray.checkpoint import open_checkpoint
 from wanray.config import RenderConfig
 from wanray.engine.extending import make_extending
+from wanray.engine.ground import Keeper, make_resolver
 from wanray.engine.pipeline import make_extend_pool
-from wanray.engine.prepare import make_keeper, make_resolver
 from wanray.errors import ConfigError, StageError
 from wanray.hub import resolve as resolve_path
 from wanray.manifest import Resolved, Resolver, read_batches, resolve
@@ -54,7 +54,7 @@ def extend_manifest(config: RenderConfig) -> ExtendedManifest:
     extending = make_extending(config, checkpoint.model)
     if extending is None:
         raise ConfigError("extension.method is none: set it to chat or qwen, there is nothing to extend with")
-    keep = make_keeper(Store.open(config.output.url), write=True)
+    keep = Keeper(Store.open(config.output.url), writes=True)
     resolver = replace(make_resolver(config, checkpoint, NO_MODEL, keep), extension=extending.extension)
     pool = make_extend_pool(config, extending.stage)
     (stage,) = [spec.build() for spec in pool.stages]

@@ -12,7 +12,7 @@ from wanray.manifest import Extension
 from wanray.prompts import template, template_digest
 from wanray.prompts.qwen_folder import read_folder
 from wanray.registry import PROMPT_KINDS, TASKS, Model, prompt_kind
-from wanray.sinks.cache import own_cache
+from wanray.sinks.cache import cache_url
 from wanray.stages.configs import ExtendConfig
 
 
@@ -60,7 +60,7 @@ def make_extending(config: RenderConfig, model: Model) -> Extending | None:
         language=settings.language,
         max_tokens=settings.max_tokens,
         on_error=settings.on_error,
-        cache_url=config.cache.url or own_cache(config.output.url),
+        cache_url=cache_url(config.cache.url, config.output.url),
         base_url=settings.base_url,
         api_key_env=settings.api_key_env,
         timeout_s=settings.timeout_s,

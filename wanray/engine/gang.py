@@ -8,7 +8,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -44,6 +44,8 @@ class Rank:
         self.pool = pool
         self.chain = Chain(pool.stages)
         self.stopping = threading.Event()
+        self.cancelled: set[int] = set()
+        """Tickets of runs that nobody wants any more."""
 
     @ray.method(concurrency_group="control")
     def describe(self) -> tuple[str, list[Any], int]:
@@ -62,14 +64,18 @@ class Rank:
 
     @ray.method(num_returns=2)
     def run(
-        self, ref: list[Any], tries: Sequence[FailedTry], watcher: Any, worker: int
+        self, ref: list[Any], tries: Sequence[FailedTry], watcher: Any, worker: int, ticket: int
     ) -> tuple[pa.Table | None, Outcome]:
         """Run the stages on the record behind `ref`; rank 0 returns the record as a table, all the outcome.
 
         Two return values, so that the pool can wait for the outcome without fetching the tensors.
         """
         record = Record.from_table(ray.get(ref[0])).tried(*tries)
-        report = _Reporter(watcher, worker, record.key, self.stopping) if self.rank == 0 else _silent
+
+        def shall_stop() -> bool:
+            return self.stopping.is_set() or ticket in self.cancelled
+
+        report = _Reporter(watcher, worker, record.key, shall_stop) if self.rank == 0 else _silent
         result = self.chain.run(record, report)
         return (None if self.rank else result.to_table()), (outcome_of(result), _last_try(result))
 
@@ -77,6 +83,11 @@ class Rank:
     def stop(self) -> None:
         """Ask the stage in work to stop at its next safe point."""
         self.stopping.set()
+
+    @ray.method(concurrency_group="control")
+    def cancel(self, ticket: int) -> None:
+        """Ask the same of one run; those beside it and after it, even of the same record, are not touched."""
+        self.cancelled.add(ticket)
 
 
 def _last_try(record: Record) -> FailedTry | None:
@@ -91,8 +102,8 @@ def _silent(step: int, total: int) -> bool:
 class _Reporter:
     """Sends steps to the pool, not more often than anybody can read."""
 
-    def __init__(self, watcher: Any, worker: int, key: str, stopping: threading.Event) -> None:
-        self.watcher, self.worker, self.key, self.stopping = watcher, worker, key, stopping
+    def __init__(self, watcher: Any, worker: int, key: str, shall_stop: Callable[[], bool]) -> None:
+        self.watcher, self.worker, self.key, self.shall_stop = watcher, worker, key, shall_stop
         self.last_s = 0.0
 
     def __call__(self, step: int, total: int) -> bool:
@@ -100,7 +111,7 @@ class _Reporter:
         if now - self.last_s >= REPORT_EVERY_S or step == total:
             self.last_s = now
             self.watcher.stepped.remote(self.worker, self.key, step, total)
-        return self.stopping.is_set()
+        return self.shall_stop()
 
 
 class RankFailedError(Exception):
@@ -120,6 +131,9 @@ class Gang:
         self.has_died = False
         """Whether they ended by themselves the last time."""
         self.answered_s = 0.0
+        self._num_runs = 0
+        self._tickets: dict[str, int] = {}
+        """Key -> the number of its run, of those in work."""
 
     async def build(self, timeout_s: float) -> str:
         """Start all ranks and load their weights; returns where they are.
@@ -175,9 +189,9 @@ class Gang:
         return True
 
     async def run(
-        self, ref: list[Any], tries: Sequence[FailedTry], watcher: Any
+        self, ref: list[Any], key: str, tries: Sequence[FailedTry], watcher: Any
     ) -> tuple[Any, str, FailedTry | None]:
-        """Run one record on all ranks; returns (reference to the resulting table, outcome, failed try).
+        """Run the record of `key` on all ranks; returns (reference to its table, outcome, failed try).
 
         The first rank that dies raises at once. When rank 0 was stopped, the others still wait for it.
 
@@ -185,8 +199,18 @@ class Gang:
             RayError: a rank has died.
             RankFailedError: a rank failed, and the others do not come to an end without it.
         """
+        self._num_runs += 1
+        ticket = self._tickets[key] = self._num_runs
+        try:
+            return await self._run(ref, tries, watcher, ticket)
+        finally:
+            del self._tickets[key]
+
+    async def _run(
+        self, ref: list[Any], tries: Sequence[FailedTry], watcher: Any, ticket: int
+    ) -> tuple[Any, str, FailedTry | None]:
         alone: FailedTry | None = None
-        results = [rank.run.remote(ref, tries, watcher, self.worker) for rank in self.ranks]
+        results = [rank.run.remote(ref, tries, watcher, self.worker, ticket) for rank in self.ranks]
         waits = [_task(outcome) for _, outcome in results]
         pending, patience_s = set(waits), None
         while pending and not _is_stopped(waits[0]):
@@ -205,6 +229,14 @@ class Gang:
         """Ask for the state of the request in work; its outcome will be `stopped`."""
         if self.ranks:
             self.ranks[0].stop.remote()
+
+    def cancel(self, key: str) -> None:
+        """Ask for the end of one request; its outcome will be `stopped`, if it is not done before.
+
+        A gang of several ranks goes on: its other ranks do not stop where the first does.
+        """
+        if len(self.ranks) == 1 and key in self._tickets:
+            self.ranks[0].cancel.remote(self._tickets[key])
 
     def kill(self) -> None:
         """End all ranks."""

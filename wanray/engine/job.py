@@ -1,27 +1,28 @@
 """A planned job carried out: render, commit, record failures, summarise."""
 
-import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, replace
 from io import BytesIO
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from wanray.engine.local import open_local
-from wanray.engine.monitor import Monitor
+from wanray.engine.monitor import Facts, Monitor
 from wanray.engine.prepare import Job
-from wanray.engine.progress import show_progress
 from wanray.engine.rounds import Rounds, Run
 from wanray.engine.signals import on_sigterm
+from wanray.engine.summary import Summary, conclude
 from wanray.errors import EngineError, ExitCode, FailureClass, ManifestError, StorageError
+from wanray.live import Snapshot
+from wanray.plan import Plan, Recorder
 from wanray.records import CLAIMED, COMMITTED, Failure, Record
-from wanray.sinks.cache import own_cache, trim
+from wanray.sinks.cache import cache_url, trim
 from wanray.sinks.claims import heartbeat
 from wanray.sinks.events import EventLog
 from wanray.stage import load
@@ -30,26 +31,11 @@ from wanray.storage import Store
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """How a run ended; also `runs/<run>/summary.json`."""
-
-    run: str
-    committed: int
-    failed: int
-    invalid: int
-    skipped: int
-    """Committed before this run, or by another meanwhile."""
-    failed_before: int
-    """Left alone, because they failed in an earlier run (`--retry-failed`)."""
-    failed_by_class: dict[str, int]
-    seconds: float
-    exit_code: int
-    error: str = ""
-    """What ended the run early."""
+Show = Callable[[Callable[[], Snapshot]], AbstractContextManager[None]]
+"""`show(look)`: shows what `look()` returns until the block ends."""
 
 
-def execute(job: Job) -> Summary:
+def execute(job: Job, show: Show = lambda look: nullcontext()) -> Summary:
     """Render what the plan says. Failures of rows are recorded; only the engine's own end the run.
 
     Raises:
@@ -63,12 +49,23 @@ def execute(job: Job) -> Summary:
             f"{counts.invalid} of {counts.rows} rows are invalid and on_invalid is fail: {first}"
         )
     events = EventLog(job.ledger.store, plan.run)
-    monitor = Monitor(job.ledger, events, plan.run, [pool.name for pool in plan.pools], counts.left)
+    stop, pools = threading.Event(), [pool.name for pool in plan.pools]
+    monitor = Monitor(
+        job.ledger,
+        events,
+        plan.run,
+        pools,
+        counts.left,
+        facts=_facts(plan),
+        stop=stop,
+        recorder=_recorder(job),
+    )
     try:
-        events.emit("run_started", run=plan.run, counts=asdict(counts))
+        events.emit("run_started", run=plan.run, counts=asdict(counts), pools=pools)
         _record_invalid(job)
         if counts.left:
-            _run_engine(job, monitor)
+            with _quiet(job.config.engine), show(monitor.snapshot):
+                _run_engine(job, monitor, stop)
             _trim_cache(job)
         return _finish(job, monitor)
     except (EngineError, StorageError) as error:
@@ -81,10 +78,8 @@ def execute(job: Job) -> Summary:
 def _finish(job: Job, monitor: Monitor, error: str = "") -> Summary:
     """Store the summary; after an error as far as the store lets us, since that error is what counts."""
     summary = _summarise(job, monitor, error)
-    monitor.events.emit("run_finished", **asdict(summary))
-    content = json.dumps(asdict(summary), indent=1).encode()
     try:
-        job.ledger.store.write(f"runs/{job.plan.run}/summary.json", content)
+        conclude(monitor, summary)
     except StorageError:
         if not error:
             raise
@@ -103,9 +98,32 @@ def _record_invalid(job: Job) -> None:
             list(threads.map(write, batch.to_pylist()))
 
 
-def _run_engine(job: Job, monitor: Monitor) -> None:
-    stop, rounds = threading.Event(), Rounds(monitor, job.config.faults)
-    with show_progress(monitor), _opened(job, monitor, stop) as run:
+def _quiet(engine: str) -> AbstractContextManager[None]:
+    """Keeps what Ray says out of what is shown, so it must be entered before."""
+    if engine == "local":
+        return nullcontext()
+    from wanray.engine.noise import tamed
+
+    return tamed()
+
+
+def _facts(plan: Plan) -> Facts:
+    return Facts(
+        model=plan.model["name"],
+        invalid=plan.counts.invalid,
+        estimate_s=(plan.estimate.start_s + plan.estimate_s) or None,
+        tokens={(group.width, group.height, group.num_frames): group.tokens for group in plan.groups},
+    )
+
+
+def _recorder(job: Job) -> Recorder:
+    stages = {pool.name: [stage.name for stage in pool.stages] for pool in job.pools}
+    return Recorder(job.plan, stages, job.work.requests_per_text if job.work is not None else 1.0)
+
+
+def _run_engine(job: Job, monitor: Monitor, stop: threading.Event) -> None:
+    rounds = Rounds(monitor, job.config.faults)
+    with _opened(job, monitor, stop) as run:
         parts = list(job.plan.parts)
         while parts and not stop.is_set():
             run(parts, rounds.finish)
@@ -119,7 +137,7 @@ def _trim_cache(job: Job) -> None:
     if cache.max_gib is None:
         return
     try:
-        trim(Store.open(cache.url or own_cache(job.config.output.url)), int(cache.max_gib * 2**30))
+        trim(Store.open(cache_url(cache.url, job.config.output.url)), int(cache.max_gib * 2**30))
     except StorageError as error:
         logger.warning("the cache could not be trimmed to cache.max_gib=%g: %s", cache.max_gib, error)
 
@@ -144,14 +162,18 @@ def _opened(job: Job, monitor: Monitor, stop: threading.Event) -> Iterator[Run]:
     """The engine that the config names, its workers ready; SIGTERM sets `stop`."""
     with heartbeat(job.ledger.store, job.plan.run, job.config.faults.claim_expires_s):
         if job.config.engine == "local":
-            with on_sigterm(stop), open_local(job.pools, monitor, _has_gpu(), stop) as run_records:
+            has_gpu = _has_gpu()
+            monitor.connected(float(has_gpu))
+            with on_sigterm(stop), open_local(job.pools, monitor, has_gpu, stop) as run_records:
                 yield lambda parts, finish: run_records(_records(job.ledger.store, parts), finish)
             return
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # read when Ray Data is imported
         from wanray.engine.cluster import connect
+        from wanray.engine.metrics import exported
         from wanray.engine.stream import open_stream
 
-        with connect(job.config.ray, job.pools) as cluster:
+        with connect(job.config.ray, job.pools) as cluster, exported(monitor.snapshot):
+            monitor.connected(cluster.num_gpus(job.pools))
             with on_sigterm(stop):  # after Ray, which has a handler of its own
                 with open_stream(job.pools, job.ledger.store, monitor, cluster, job.config, stop) as run:
                     yield run
@@ -172,19 +194,13 @@ def _records(store: Store, parts: Sequence[str]) -> Iterator[Record]:
 
 def _summarise(job: Job, monitor: Monitor, error: str) -> Summary:
     counts = job.plan.counts
-    failed_by_class = monitor.failed_by_class.copy()
-    failed_by_class[FailureClass.INPUT] += counts.invalid
-    has_failures = failed_by_class.total() or counts.failed_before
+    has_failures = monitor.failed_by_class.total() or counts.failed_before
     exit_code = ExitCode.FAILURES if has_failures else ExitCode.DONE
-    return Summary(
-        run=job.plan.run,
-        committed=monitor.committed,
-        failed=monitor.failed,
+    return replace(
+        Summary.of(monitor),
         invalid=counts.invalid,
         skipped=counts.committed + monitor.left_to_others[COMMITTED],
         failed_before=counts.failed_before,
-        failed_by_class={str(name): number for name, number in failed_by_class.items() if number},
-        seconds=round(monitor.elapsed_s, 3),
         exit_code=ExitCode.INFRASTRUCTURE if error else exit_code,
         error=error,
     )

@@ -35,7 +35,8 @@ class _Pipe:
         """One writer has no more records."""
         with self._lock:
             self._num_writers -= 1
-        if not self._num_writers:
+            is_last = not self._num_writers
+        if is_last:
             self.put(None)
 
     def put(self, record: Record | None) -> None:

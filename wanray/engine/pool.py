@@ -27,6 +27,7 @@ from wanray.errors import FailureCause, FailureClass
 from wanray.records import STOPPED, FailedTry
 
 POLL_S = 0.5
+SPARED = "its worker was ended for another request"
 
 Event = tuple[float, str, tuple[Any, ...]]
 """Unix seconds, name of a `Monitor` method, and its arguments without the pool."""
@@ -52,6 +53,9 @@ class GangPool:
         self.firsts = Firsts()
         self.inputs: dict[str, list[Any]] = {}
         self.work: dict[str, asyncio.Task[Verdict]] = {}
+        self.cancelled: set[str] = set()
+        self.gangs: dict[str, Gang] = {}
+        """Where each request in work is."""
         self.events: list[Event] = []
         self.myself = ray.get_runtime_context().current_actor
 
@@ -81,6 +85,8 @@ class GangPool:
     def _forget(self, key: str) -> None:
         del self.work[key], self.inputs[key]
         self.progress.pop(key, None)
+        self.gangs.pop(key, None)
+        self.cancelled.discard(key)
 
     async def _in_turn(self, key: str, shape: str, group: str) -> Verdict:
         async with self.firsts.turn(group):
@@ -90,6 +96,9 @@ class GangPool:
         tries: list[FailedTry] = []
         suspect = False
         while (lease := await self.fleet.take(suspect)) is not None:
+            if key in self.cancelled:
+                self.fleet.leave(lease)
+                return Verdict([], [])
             worker = lease.gang.worker
             self._tell("dispatched", key, worker, len(tries) + 1)
             try:
@@ -97,15 +106,18 @@ class GangPool:
             except (RayError, TimeoutError, RankFailedError) as error:
                 self._tell("released", key, worker, "lost")
                 tried = self._buried(lease, key, error)
-                suspect = suspect or (tried.cause is not FailureCause.PREEMPTED and _is_suspicious(error))
+                suspect = suspect or (tried.cause is not FailureCause.PREEMPTED and is_suspicious(error))
                 if not self.fleet.is_stopping and not self._is_worth_another(tries, tried):
                     return Verdict([], [*tries, tried])
                 tries.append(tried)
                 continue
             self._tell("released", key, worker, outcome)
+            if outcome == STOPPED and key in self.cancelled and not self.fleet.is_stopping:
+                self.fleet.leave(lease)
+                return Verdict([], [])
             self.fleet.give_back(lease, outcome, tried)
             if outcome == STOPPED and not self.fleet.is_stopping:
-                tries.append(_evacuated(self.pool.name))
+                tries.append(_infrastructure_try(self.pool.name, LEAVING, FailureCause.PREEMPTED))
                 continue
             if tried is None or not self._is_worth_another(tries, tried):
                 return Verdict([table], tries)
@@ -127,7 +139,8 @@ class GangPool:
     async def _watched(self, gang: Gang, key: str, shape: str, tries: list[FailedTry]) -> Any:
         """Run the request on the gang; a TimeoutError says that it hangs."""
         progress = self.progress[key] = _Progress()
-        work = asyncio.ensure_future(gang.run(self.inputs[key], tries, self.myself))
+        self.gangs[key] = gang
+        work = asyncio.ensure_future(gang.run(self.inputs[key], key, tries, self.myself))
         while not (await asyncio.wait({work}, timeout=POLL_S))[0]:
             progress.teach(self.patience, shape)
             if progress.silent_s > (limit_s := self.patience.limit_s(shape)):
@@ -142,7 +155,7 @@ class GangPool:
         request never reached it.
         """
         if lease.is_over and not lease.gang.has_died:
-            return _spared(self.pool.name)
+            return _infrastructure_try(self.pool.name, SPARED, FailureCause.PREEMPTED)
         if isinstance(error, RayError) and is_input_lost(error):
             self.fleet.leave(lease)
             return failed_try(self.pool.name, error)
@@ -151,10 +164,17 @@ class GangPool:
         elif isinstance(error, RayError):
             tried = failed_try(self.pool.name, error)
         else:
-            tried = _stalled(self.pool.name, error)
+            tried = _infrastructure_try(self.pool.name, f"its worker hangs: {error}", FailureCause.STALLED)
         if not lease.is_over:
             self.fleet.rebuild(lease.gang, tried.message, key, has_died=isinstance(error, RayActorError))
         return tried
+
+    async def cancel(self, key: str) -> None:
+        """Nobody wants this request any more: it comes back as stopped, at once or at its next step."""
+        if key in self.work:
+            self.cancelled.add(key)
+            if key in self.gangs:
+                self.gangs[key].cancel(key)
 
     async def stop(self) -> None:
         """Take no more requests; those in work store their state, or end where that is as quick."""
@@ -175,23 +195,8 @@ class GangPool:
         self.events.append((time.time(), event, arguments))
 
 
-def _evacuated(pool: str) -> FailedTry:
-    infrastructure = FailureClass.INFRASTRUCTURE
-    return FailedTry(stage=pool, failure_class=infrastructure, message=LEAVING, cause=FailureCause.PREEMPTED)
-
-
-def _spared(pool: str) -> FailedTry:
-    message, infrastructure = "its worker was ended for another request", FailureClass.INFRASTRUCTURE
-    return FailedTry(stage=pool, failure_class=infrastructure, message=message, cause=FailureCause.PREEMPTED)
-
-
-def _is_suspicious(error: Exception) -> bool:
-    return not isinstance(error, RayError) or is_suspicious(error)
-
-
-def _stalled(pool: str, error: Exception) -> FailedTry:
-    message, infrastructure = f"its worker hangs: {error}", FailureClass.INFRASTRUCTURE
-    return FailedTry(stage=pool, failure_class=infrastructure, message=message, cause=FailureCause.STALLED)
+def _infrastructure_try(pool: str, message: str, cause: FailureCause) -> FailedTry:
+    return FailedTry(stage=pool, failure_class=FailureClass.INFRASTRUCTURE, message=message, cause=cause)
 
 
 class _Progress:

@@ -28,11 +28,12 @@ class Pools:
         self.actors = actors
         self._began_s = time.monotonic()
         self._starts = {actor.start.remote(places.groups[name]): name for name, actor in actors.items()}
-        self._all_ready = False
+        self.all_ready = False
+        """Whether each gang was built, or tried, and one of each pool can work."""
 
     def start_error(self) -> WanrayError | None:
         """Why a pool could not start: what a stage refuses in its config (ConfigError), or an EngineError."""
-        if self._all_ready:
+        if self.all_ready:
             return None
         ready, loading = ray.wait([*self._starts], num_returns=len(self._starts), timeout=0)
         for started in ready:
@@ -41,7 +42,7 @@ class Pools:
             except (RayError, ConfigError, OSError, ValueError) as error:
                 return run_error(f"pool {self._starts[started]} cannot start", error)
         if not loading:
-            self._all_ready = True
+            self.all_ready = True
             logger.info("all pools are ready after %.1f s", time.monotonic() - self._began_s)
         return None
 

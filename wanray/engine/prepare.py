@@ -1,28 +1,21 @@
 """From a config to a planned job: everything decided and checked, nothing started."""
 
-import secrets
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
-import yaml
 
-from wanray.checkpoint import Checkpoint, open_checkpoint
 from wanray.config import RenderConfig
-from wanray.digest import weights_digest
-from wanray.engine.extending import make_extending
-from wanray.engine.pipeline import PoolSpec, make_pools, numerics_json
-from wanray.errors import ConfigError, StorageError
-from wanray.hub import resolve as resolve_path
-from wanray.manifest import Keep, Resolver, read_batches, resolve
-from wanray.manifest.media import absolute_roots
-from wanray.plan import Plan, Selection, WritePart, choose_pools, select_requests
-from wanray.plan.encoding import encode_work_s
-from wanray.plan.pools import check_pools, choose_placement, pool_experts, shape_groups
-from wanray.registry import DIFFUSERS_DEFAULTS
+from wanray.engine.ground import Ground, check_output, lay_ground, store_config
+from wanray.engine.pipeline import PoolSpec, numerics_json
+from wanray.errors import ConfigError
+from wanray.manifest import read_batches, resolve
+from wanray.plan import Plan, Selection, Work, WritePart, make_estimate, select_requests, store_plan
+from wanray.plan.pools import placement_reason, shape_groups
+from wanray.plan.profile import Profile, find_profile, fits
+from wanray.plan.storage import earlier_clips
+from wanray.plan.work import sizes_of
 from wanray.sinks.index import drop_from_index, indexed_keys
 from wanray.sinks.ledger import Ledger
-from wanray.sinks.video import check_video
 from wanray.storage import Store
 
 
@@ -36,6 +29,8 @@ class Job:
     invalid: pa.Table
     """`wanray.manifest.INVALID_SCHEMA`."""
     ledger: Ledger
+    work: Work | None = None
+    """What the estimate rests on; None where nothing is denoised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,81 +58,23 @@ def prepare(config: RenderConfig, choice: Choice = EVERYTHING, *, write: bool) -
         ConfigError, ManifestError: wrong use.
         StorageError: the output cannot be reached.
     """
-    check_video(config.output.video)
-    config = replace(config, media=absolute_roots(config.media))
-    checkpoint = open_checkpoint(resolve_path(config.model.path), config.model.name)
-    placement = choose_placement(config, checkpoint.model)
-    notes = check_pools(config, placement, checkpoint.dims, list(pool_experts(placement, checkpoint.model)))
-    model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint)}
-    ledger, run = Ledger(Store.open(config.output.url)), config.run or new_run()
-    keep = make_keeper(ledger.store, write)
-    extending = make_extending(config, checkpoint.model)
-    resolver = replace(
-        make_resolver(config, checkpoint, model, keep), extension=extending and extending.extension
-    )
-    resolved = resolve(read_batches(config.manifest), resolver)
+    ground = lay_ground(config, keeps=write)
+    config, ledger, run, notes = ground.config, ground.ledger, ground.run, [*ground.notes]
+    resolved = resolve(read_batches(config.manifest), ground.resolver)
     if write:
         notes += check_output(ledger.store)
     failed = set() if choice.retry_failed or choice.only else ledger.keys_failed_for_good()
     writer = _part_writer(ledger.store, run, write)
     selection = select_requests(resolved, _committed(ledger, write), writer, failed, choice.only)
     if write:
-        settings = yaml.safe_dump(asdict(config), sort_keys=False)
-        ledger.store.write(f"runs/{run}/config.yaml", settings.encode())
-    plan = _plan(config, checkpoint, placement, model, run, selection, notes)
-    if extending is not None:
-        plan = replace(plan, extension=extending.words())
-    pools = make_pools(config, checkpoint, model, placement, run, extending and extending.stage)
-    return Job(config=config, plan=plan, pools=pools, invalid=selection.invalid, ledger=ledger)
-
-
-def new_run() -> str:
-    """A name that sorts by time and that two jobs started at once do not share."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def make_resolver(
-    config: RenderConfig, checkpoint: Checkpoint, model: dict[str, str], keep: Keep
-) -> Resolver:
-    """What is the same for all rows of a job whose prompts are rendered as written."""
-    official = checkpoint.model.defaults
-    if config.numerics.mode == "diffusers":
-        official = replace(DIFFUSERS_DEFAULTS, shift=checkpoint.flow_shift)
-    return Resolver(
-        model=checkpoint.model,
-        model_json=model,
-        numerics=numerics_json(config.numerics),
-        official=official,
-        defaults=config.defaults,
-        sweep=config.sweep,
-        keep=keep,
-        media=config.media,
+        store_config(ledger.store, run, config)
+    work = _work(ground, selection, notes)
+    plan = _plan(ground, work, selection, notes)
+    if write:
+        store_plan(ledger.store, plan)
+    return Job(
+        config=config, plan=plan, pools=ground.pools, invalid=selection.invalid, ledger=ledger, work=work
     )
-
-
-def make_keeper(store: Store, write: bool) -> Keep:
-    """Media that come inside the manifest lie under `inputs/`, by their content."""
-
-    def keep(sha256: str, content: bytes) -> str:
-        path = f"inputs/{sha256}"
-        if write and not store.exists(path):
-            store.write(path, content)
-        return store.uri(path)
-
-    return keep
-
-
-def check_output(store: Store) -> list[str]:
-    """Refuse an output that nobody can write to; returns notes on what the store does not promise."""
-    try:
-        honoured = store.check()
-    except StorageError as error:
-        if isinstance(error.__cause__, FileExistsError | NotADirectoryError | PermissionError):
-            raise ConfigError(f"output.url must be a folder to write to, got {store.url}: {error}") from error
-        raise
-    if honoured:
-        return []
-    return [f"{store.url} ignores create-if-absent: two jobs at once may commit a clip twice"]
 
 
 def _committed(ledger: Ledger, write: bool) -> set[bytes]:
@@ -157,30 +94,52 @@ def _part_writer(store: Store, run: str, write: bool) -> WritePart:
     return write_part
 
 
-def _plan(
-    config: RenderConfig,
-    checkpoint: Checkpoint,
-    placement: str,
-    model: dict[str, str],
-    run: str,
-    selection: Selection,
-    notes: list[str],
-) -> Plan:
+def _work(ground: Ground, selection: Selection, notes: list[str]) -> Work:
+    config, checkpoint, store = ground.config, ground.checkpoint, ground.ledger.store
     mode = config.numerics.mode
-    groups = shape_groups(selection.costs, checkpoint.model, checkpoint.dims, checkpoint.switch(mode), mode)
-    texts = selection.text_bytes
-    encode_s = encode_work_s(config, checkpoint.model, checkpoint.text_encoder, texts)
+    return Work(
+        model=checkpoint.model,
+        dims=checkpoint.dims,
+        groups=shape_groups(
+            selection.costs, checkpoint.model, checkpoint.dims, checkpoint.switch(mode), mode
+        ),
+        text_bytes=selection.text_bytes,
+        wants_gpu=frozenset(pool.name for pool in ground.pools if pool.wants_gpu),
+        profile=_profile(config, checkpoint.model.name, store, notes),
+        clip_bytes=earlier_clips(store, config.output.video),
+        **sizes_of(checkpoint),
+    )
+
+
+def _profile(config: RenderConfig, model: str, store: Store, notes: list[str]) -> Profile | None:
+    """What an earlier run measured, if it says anything of this one."""
+    profile = find_profile(config.estimate.profile, store)
+    if profile is None:
+        return None
+    differs = fits(profile, model, config.numerics.dtype)
+    if differs:
+        notes.append(f"the times of run {profile.run} are not used: {differs}")
+    return None if differs else profile
+
+
+def _plan(ground: Ground, work: Work, selection: Selection, notes: list[str]) -> Plan:
+    config, run = ground.config, ground.run
+    estimated = make_estimate(config, work, ground.placement)
     return Plan(
         run=run,
-        model=model,
+        model=ground.model,
         numerics=numerics_json(config.numerics),
-        placement=placement,
+        placement=ground.placement,
+        placement_reason=placement_reason(config, ground.placement),
         counts=selection.counts,
-        groups=groups,
-        pools=choose_pools(config, checkpoint.model, placement, groups, encode_s, len(texts)),
+        groups=estimated.groups,
+        pools=estimated.pools,
         parts=tuple(f"runs/{run}/plan/{name}" for name in selection.parts),
-        problems=tuple(selection.problems),
-        num_problems=selection.num_problems,
+        problems=tuple(selection.problems.messages),
+        num_problems=selection.problems.num,
+        broken_rules=selection.problems.broken_rules(),
         notes=tuple(notes),
         assumptions={name: value for name, value in asdict(config.estimate).items() if value is not None},
+        extension=ground.extension_words,
+        estimate=estimated.estimate,
     )

@@ -2,25 +2,25 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import BytesIO
 from itertools import islice
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from wanray.checkpoint import open_checkpoint
 from wanray.config import RenderConfig
 from wanray.digest import weights_digest
+from wanray.engine.ground import check_output, new_run, store_config
 from wanray.engine.pipeline import make_decode_pools, numerics_json
-from wanray.engine.prepare import Job, check_output, new_run
+from wanray.engine.prepare import Job
 from wanray.errors import ConfigError
 from wanray.hub import resolve
 from wanray.manifest import INVALID_SCHEMA
 from wanray.manifest.media import absolute_roots
-from wanray.plan import Counts, Plan, decode_pool
+from wanray.plan import Counts, Plan, decode_pool, store_plan
 from wanray.records import PLAN_SCHEMA, Request, canonical_json, content_key
 from wanray.sinks.ledger import Ledger, clip_folder
 from wanray.sinks.video import check_video
@@ -52,8 +52,7 @@ def prepare_decode(latents_url: str, config: RenderConfig) -> Job:
     keys = sorted(source.committed_keys())
     if not keys:
         raise ConfigError(f"LATENTS {latents_url} has no clips: name the output.url of a render")
-    settings = yaml.safe_dump(asdict(config), sort_keys=False)
-    target.store.write(f"runs/{run}/config.yaml", settings.encode())
+    store_config(target.store, run, config)
     selection = _Selection(source, target.committed_keys(), config, model)
     parts = [
         _write_part(target.store, run, number, rows)
@@ -73,6 +72,7 @@ def prepare_decode(latents_url: str, config: RenderConfig) -> Job:
         notes=tuple(notes),
         assumptions={},
     )
+    store_plan(target.store, plan)
     pools = make_decode_pools(config, checkpoint, model, run, source.store.url)
     invalid = pa.Table.from_pylist(selection.invalid, schema=INVALID_SCHEMA)
     return Job(config=config, plan=plan, pools=pools, invalid=invalid, ledger=target)

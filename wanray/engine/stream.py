@@ -9,7 +9,7 @@ raise: a failed record travels on as a failure, because Ray Data knows only whol
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -17,15 +17,14 @@ import ray.data
 from ray.exceptions import RayError
 
 from wanray.config import RayConfig, RenderConfig
-from wanray.engine.cluster import Cluster, with_resources
+from wanray.engine.cluster import Cluster
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec
-from wanray.engine.places import Places
-from wanray.engine.pools import run_error, started_pools
+from wanray.engine.pools import run_error
 from wanray.engine.proxy import GangProxy
 from wanray.engine.ray_data_private import limit_queues
 from wanray.engine.rounds import Finish, Run
-from wanray.engine.watch import Watch, watching
+from wanray.engine.watch import watched_pools
 from wanray.records import Record
 from wanray.storage import Store
 
@@ -50,25 +49,18 @@ def open_stream(
         ConfigError: a stage refuses its config.
         EngineError: gangs cannot be placed or started, or the stream breaks.
     """
-    pools = [with_resources(pool, cluster) for pool in pools]
-    with (
-        closing(Places(pools)) as places,
-        started_pools(pools, places, cluster, config.ray, config.faults) as started,
-    ):
-        finishing = {pool.name for pool in pools if pool.finishes}
-        watch = Watch(started, places, finishing, monitor, stop, config.faults.drain_s)
-        with watching(watch):
+    with watched_pools(pools, monitor, cluster, config, stop) as (started, watch):
 
-            def run(parts: Sequence[str], finish: Finish) -> None:
-                dataset = _dataset(pools, store, parts, started.actors, cluster, config.ray)
-                try:
-                    _consume(dataset, finish, watch.quiet)
-                except (RayError, OSError, ValueError) as error:
-                    raise started.start_error() or run_error("the stream broke", error) from error
-                if watch.error is not None:
-                    raise watch.error
+        def run(parts: Sequence[str], finish: Finish) -> None:
+            dataset = _dataset(pools, store, parts, started.actors, cluster, config.ray)
+            try:
+                _consume(dataset, finish, watch.quiet)
+            except (RayError, OSError, ValueError) as error:
+                raise started.start_error() or run_error("the stream broke", error) from error
+            if watch.error is not None:
+                raise watch.error
 
-            yield run
+        yield run
 
 
 def _consume(dataset: ray.data.Dataset, finish: Finish, quiet: threading.Event) -> None:

@@ -7,18 +7,21 @@ goes to the pools; that a pool cannot start ends the run.
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from wanray.engine.background import background
+from wanray.background import background
+from wanray.config import RenderConfig
+from wanray.engine.cluster import Cluster, with_resources
 from wanray.engine.draining import draining_nodes
 from wanray.engine.monitor import Monitor
+from wanray.engine.pipeline import PoolSpec
 from wanray.engine.places import Places
-from wanray.engine.pools import Pools
+from wanray.engine.pools import Pools, started_pools
 from wanray.errors import WanrayError
 
 logger = logging.getLogger(__name__)
@@ -53,6 +56,11 @@ class Watch:
         """Set by an error, or when the run was told to stop and all that was as good as done is done."""
         self.error: WanrayError | None = None
         """Why the run cannot go on."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all pools can work."""
+        return self._pools.all_ready
 
     def look(self) -> None:
         """Carry news in both directions."""
@@ -112,7 +120,33 @@ class Watch:
 
 
 @contextmanager
-def watching(watch: Watch) -> Iterator[None]:
+def watched_pools(
+    pools: Sequence[PoolSpec],
+    monitor: Monitor,
+    cluster: Cluster,
+    config: RenderConfig,
+    stop: threading.Event,
+) -> Iterator[tuple[Pools, Watch]]:
+    """The pools on places of their own, which begin to load, and the eye on them; all end with the block.
+
+    stop: told to stop, the pools drain.
+
+    Raises:
+        ConfigError: labels that no node can have.
+    """
+    pools = [with_resources(pool, cluster) for pool in pools]
+    with (
+        closing(Places(pools)) as places,
+        started_pools(pools, places, cluster, config.ray, config.faults) as started,
+    ):
+        finishing = {pool.name for pool in pools if pool.finishes}
+        watch = Watch(started, places, finishing, monitor, stop, config.faults.drain_s)
+        with _watching(watch):
+            yield started, watch
+
+
+@contextmanager
+def _watching(watch: Watch) -> Iterator[None]:
     """Look until the block ends, and once more then."""
 
     def work(ending: threading.Event) -> None:

@@ -22,7 +22,7 @@ from wanray.models.denoise import (
 from wanray.models.device import is_healthy
 from wanray.models.state import DTYPES, DenoiseState, pad_text
 from wanray.models.steering import Steering
-from wanray.records import Record, Request
+from wanray.records import RESUMED, Record, Request
 from wanray.stage import Report, Worker
 from wanray.stages.configs import DenoiseConfig
 from wanray.stages.payload import Payload
@@ -76,7 +76,7 @@ class Denoise:
         state = self._resumed(record, first)
         notes = record.notes
         if state is not first:
-            notes = (*notes, f"went on from step {state.step}, which an earlier try had stored")
+            notes = (*notes, f"{RESUMED} {state.step}, which an earlier try had stored")
         steering = self._steering(record.request, payload)
         every = self.config.checkpoint_every_steps if self.worker.rank == 0 else 0
         saver = _Saver(self.states, record.key, every, record.request.steps, report)
