@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from wanray.cli import checkpoints, manifests, render, upkeep
+from wanray.cli import checkpoints, doctor, jobs, manifests, render, report, serve, upkeep
 from wanray.errors import ConfigError, EngineError, ExitCode, ManifestError, StorageError, printable
 
 app = typer.Typer(
@@ -14,13 +14,18 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help as plain text: rich takes a third of its time to import
 )
 _COMMANDS = (
     render.render,
     render.plan,
     render.extend,
     render.decode,
+    serve.serve,
+    jobs.submit,
     upkeep.status,
+    upkeep.watch,
+    report.report,
     upkeep.verify,
     upkeep.index,
     upkeep.gc,
@@ -28,10 +33,12 @@ _COMMANDS = (
     checkpoints.tiny,
     checkpoints.models,
     checkpoints.convert,
-    checkpoints.doctor,
+    doctor.doctor,
 )
 for _command in _COMMANDS:
     app.command()(_command)
+jobs.app.command("submit")(jobs.submit)
+app.add_typer(jobs.app, name="job")
 
 
 class _Lines(logging.Formatter):
@@ -51,7 +58,7 @@ def main() -> None:
     try:
         app()
     except SystemExit as ending:
-        if ending.code == ExitCode.INTERRUPTED:
+        if isinstance(getattr(ending.__context__, "__cause__", None), KeyboardInterrupt):
             _fail("interrupted; the same command resumes", ExitCode.INTERRUPTED)
         # typer ends wrong use with 2, which here is a run that finished with failures
         sys.exit(ending.code if isinstance(ending.__context__, typer.Exit) else ExitCode.USAGE)
@@ -62,5 +69,6 @@ def main() -> None:
 
 
 def _fail(message: object, code: int) -> None:
-    print(f"error: {printable(str(message))}", file=sys.stderr)
+    text = "\n".join(map(printable, str(message).splitlines()))
+    print(f"error: {text}", file=sys.stderr)
     sys.exit(code)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wanray.cli.pages import print_page
-from wanray.errors import ConfigError, ExitCode
+from wanray.errors import ConfigError
 
 
 def tiny(
@@ -62,17 +62,3 @@ def convert(
         f"({done.num_kept} were there), {done.num_tensors} tensors, {done.num_bytes / 1e9:.3g} GB, "
         f"in {done.seconds:.1f} s"
     )
-
-
-def doctor(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder, or owner/name on a hub.")],
-    name: Annotated[str | None, typer.Option(help="Model that it should be.")] = None,
-    with_loading: Annotated[bool, typer.Option("--load", help="Load each network too, one by one.")] = False,
-) -> None:
-    """Say everything that is missing or damaged in a checkpoint; exit code 0 if nothing is."""
-    from wanray.doctor import diagnose_checkpoint, page
-    from wanray.hub import resolve
-
-    found = diagnose_checkpoint(resolve(checkpoint), name, with_loading=with_loading)
-    print_page(page(found), width=160)
-    raise typer.Exit(ExitCode.USAGE if found.all_problems else ExitCode.DONE)

@@ -1,6 +1,8 @@
 """The commands that look after an output."""
 
 import json
+import sys
+import time
 from dataclasses import asdict
 from typing import Annotated
 
@@ -8,6 +10,8 @@ import typer
 
 from wanray.cli.pages import print_page
 from wanray.errors import ConfigError, ExitCode
+
+WATCH_EVERY_S = 2.0
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="output.url of a render.")]
 
@@ -26,6 +30,30 @@ def status(
         print(json.dumps(asdict(found), indent=1, ensure_ascii=False))
     else:
         print_page(status_page(found), width=200)
+
+
+def watch(
+    url: Url,
+    run: Annotated[str | None, typer.Option(help="Name of the run; the newest if left out.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Lines of JSON for machines, every 5 s and at the end.")
+    ] = False,
+) -> None:
+    """Watch a run from any machine that reaches its output, until it ends; exit code: that of the run."""
+    from wanray.live import live_line, show
+    from wanray.upkeep.output import open_output
+    from wanray.upkeep.pages import end_line
+    from wanray.upkeep.watch import Follower
+
+    follower = Follower(open_output(url), run)
+    with show(lambda: follower.snapshot, "json" if as_json else "auto", sys.stdout):
+        while follower.is_running:
+            time.sleep(WATCH_EVERY_S)
+            follower.poll()
+    if not as_json:
+        print(live_line(follower.snapshot))
+        print(end_line(follower.view))
+    raise typer.Exit(follower.exit_code)
 
 
 def verify(
@@ -68,8 +96,8 @@ def index(url: Url) -> None:
     done = rebuild_index(open_output(url))
     left_out = f", {done.num_unreadable} left out (`wanray verify` tells why)" if done.num_unreadable else ""
     print(
-        f"{done.num_clips} clips in {done.num_parts} files{left_out}; "
-        f"{done.num_old_parts} old files removed, in {done.seconds:.1f} s"
+        f"{done.num_clips} clips in {done.num_parts} index files{left_out}; "
+        f"{done.num_old_parts} old ones removed, in {done.seconds:.1f} s"
     )
 
 
@@ -85,7 +113,7 @@ def gc(
     cache_gib: Annotated[float, typer.Option(help="Of the cache the newest so many GiB stay.")] = 100.0,
 ) -> None:
     """Remove what runs left behind and nobody needs, and the oldest of the cache; runs/ and inputs/ stay."""
-    from wanray.sinks.cache import own_cache, trim
+    from wanray.sinks.cache import cache_url, trim
     from wanray.storage import Store
     from wanray.upkeep.output import open_output
     from wanray.upkeep.pages import waste_page
@@ -100,7 +128,7 @@ def gc(
     print_page(waste_page(found.waste), width=120)
     for run in found.running:
         print(f"run {run} is running: what belongs to clips that are not committed is left alone")
-    kept = Store.open(cache or own_cache(ledger.store.url))
+    kept = Store.open(cache_url(cache, ledger.store.url))
     trimmed = trim(kept, int(cache_gib * 2**30), dry_run=dry_run)
     if trimmed.entries:
         print(
