@@ -7,14 +7,14 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Ray starts many Python processes; without bytecode each one would compile torch and diffusers again.
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo test test-slow chaos check bench lock clean
+.PHONY: demo test test-slow chaos check bench docs lock clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/wanray tiny t2v-a14b .demo/model
 	$(BIN)/wanray render configs/demo.yaml
 
 test: $(VENV)/.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
@@ -29,6 +29,9 @@ check: $(VENV)/.stamp
 
 bench: $(VENV)/.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.stamp
+	$(BIN)/python tools/make_docs.py
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q uv; }
