@@ -275,7 +275,7 @@ YAML_TEXTS = st.one_of(
 
 
 @given(text=YAML_TEXTS)
-@examples(90)
+@examples(45)
 def test_config_files(text: str, checkpoints: dict[str, Path]) -> None:
     with workspace(checkpoints["t2v-1.3b"]):
         Path("config.yaml").write_text(text, "utf-8", "surrogatepass")
@@ -291,7 +291,7 @@ OVERRIDES = st.one_of(
 
 
 @given(overrides=st.lists(OVERRIDES, min_size=1, max_size=3))
-@examples(80)
+@examples(40)
 def test_overrides(overrides: list[str], checkpoints: dict[str, Path]) -> None:
     with workspace(checkpoints["t2v-1.3b"]):
         plan_writes_nothing(*overrides)
@@ -366,7 +366,7 @@ def plan_manifest(name: str, content: bytes, checkpoint: Path) -> None:
 
 
 @given(lines=st.lists(LINES, max_size=4), model=st.sampled_from(["t2v-1.3b", "vace-1.3b"]))
-@examples(80)
+@examples(40)
 def test_jsonl(lines: list[bytes], model: str, checkpoints: dict[str, Path]) -> None:
     plan_manifest("m.jsonl", b"\n".join(lines), checkpoints[model])
 
@@ -379,7 +379,7 @@ def test_jsonl(lines: list[bytes], model: str, checkpoints: dict[str, Path]) -> 
     tail=st.binary(max_size=8) | st.just(b""),
     model=st.sampled_from(["t2v-1.3b", "vace-1.3b"]),
 )
-@examples(50)
+@examples(25)
 def test_csv(
     header: list[str], rows: list[list[str]], tail: bytes, model: str, checkpoints: dict[str, Path]
 ) -> None:
@@ -438,7 +438,7 @@ def parquet_files(draw: st.DrawFn) -> bytes:
 
 
 @given(content=parquet_files(), model=st.sampled_from(["t2v-1.3b", "vace-1.3b", "vace-1.3b"]))
-@examples(80)
+@examples(40)
 def test_parquet(content: bytes, model: str, checkpoints: dict[str, Path]) -> None:
     plan_manifest("m.parquet", content, checkpoints[model])
 
@@ -543,7 +543,7 @@ DAMAGE = st.sampled_from([b"", b"{", b"[]", b"null", b'{"key": 3}', b"\xff\0", N
 
 
 @given(arguments=COMMANDS, damages=st.lists(st.tuples(st.integers(0, 99), DAMAGE), max_size=2))
-@examples(110)
+@examples(55)
 def test_command_lines(
     arguments: tuple[str, ...],
     damages: list[tuple[int, bytes | None]],

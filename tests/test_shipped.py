@@ -1,7 +1,6 @@
-"""What the repository ships works as the README says: configs, manifests, the job script, the commands."""
+"""What the repository ships works: configs, manifests, the job script. `test_docs` looks at the pages."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,6 @@ from wanray.config import load_config
 from wanray.engine.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = "".join(re.findall(r"```\n(.*?)```", README, re.DOTALL))
 MODELS = {"demo": "t2v-a14b"}
 """Of the configs that are not called as theirs."""
 
@@ -41,25 +38,6 @@ def test_the_job_script_renders_the_manifest_with_errors(tiny, tmp_path):
     assert done.returncode == 2, done.stderr
     assert "2 clips committed, 0 were committed before, 8 failed (8 input)" in done.stdout
     assert len(list(tmp_path.glob("out/failures/*.json"))) == 8
-
-
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"^wanray (\w+)", BLOCKS, re.MULTILINE))))
-def test_commands_of_the_readme_exist(command):
-    wanray = Path(sys.executable).with_name("wanray")
-    assert run(str(wanray), command, "--help").returncode == 0
-
-
-@pytest.mark.parametrize(
-    "target",
-    sorted(set(re.findall(r"^make (\w+)", BLOCKS, re.MULTILINE) + re.findall(r"`make (\w+)`", README))),
-)
-def test_targets_of_the_readme_exist(target):
-    assert run("make", "-n", target).returncode == 0
-
-
-def test_paths_of_the_readme_exist():
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / path).exists(), path
 
 
 def test_help_is_quick_to_import():
