@@ -53,7 +53,7 @@ def test_all_that_can_be_rendered_is(troubled):
 
 
 def tries_of(event, pool):
-    """Those in the pool itself: beside another's killer, in the pool before, a request may have lost one too."""
+    """Those in the pool itself: in the one before, it may have sat beside what killed its worker."""
     return [item for item in event["tries"] if item["stage"] == pool]
 
 
