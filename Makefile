@@ -39,11 +39,11 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	touch $@
 
 # Exact versions of everything but what torch itself pins (its CUDA packages), so that one file is right
-# for the CPU and the CUDA build of torch.
+# for the CPU and the CUDA build of torch; triton is the one that this torch's CUDA build asks for.
 lock: $(VENV)/.stamp
-	echo torch==2.13.0 | $(BIN)/uv pip compile -q --python-version 3.11 --all-extras --group dev -c /dev/stdin \
+	printf 'torch==2.13.0\ntriton==3.7.1\n' | $(BIN)/uv pip compile -q --python-version 3.11 --all-extras --group dev -c /dev/stdin \
 	    --no-annotate --no-header -o constraints.txt pyproject.toml
-	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^(nvidia-|cuda-|triton==)/d' constraints.txt
+	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^(nvidia-|cuda-)/d' constraints.txt
 
 clean:
 	rm -rf $(VENV) .demo

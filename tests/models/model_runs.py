@@ -16,6 +16,8 @@ from wanray.stages.denoise import Denoise
 from wanray.stages.encode import Encode
 from wanray.stages.payload import Payload
 
+ALONE = TopologyConfig()
+
 
 def silent(step, total):
     """A report that nobody reads."""
@@ -44,7 +46,7 @@ def record_of(path, row, mode="official", dtype="float32"):
     return Record.from_plan(plan)
 
 
-def denoise_config(checkpoint, experts, mode, dtype="float32"):
+def denoise_config(checkpoint, experts, mode, dtype="float32", topology=ALONE):
     return DenoiseConfig(
         pool="denoise",
         transformers={expert: checkpoint.transformers[expert] for expert in experts},
@@ -54,7 +56,9 @@ def denoise_config(checkpoint, experts, mode, dtype="float32"):
         mode=mode,
         dtype=dtype,
         noise="cpu",
-        topology=TopologyConfig(),
+        topology=topology,
+        attention="auto",
+        check_inputs=True,
         output_url="memory://states",
         checkpoint_every_steps=0,
     )
@@ -76,6 +80,17 @@ def make_stages(path, pools, mode="official", dtype="float32"):
     )
     denoise = [Denoise(denoise_config(checkpoint, experts, mode, dtype)) for experts in pools]
     return [Encode(encode), Condition(condition), *denoise]
+
+
+def denoised_alone(path, record, *pools, mode="official", dtype="float32"):
+    """Final latents [1, C, T, H, W] of a record that is encoded, by this process."""
+    checkpoint = open_checkpoint(path)
+    for experts in pools:
+        stage = Denoise(denoise_config(checkpoint, experts, mode, dtype))
+        stage.setup(Worker())
+        record = stage.run(record, silent)
+        stage.close()
+    return Payload.unpack(record.payload).state.latents_BCTHW
 
 
 def run_stages(path, record, *pools, mode="official", dtype="float32"):

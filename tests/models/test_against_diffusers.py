@@ -1,6 +1,5 @@
 """`numerics.mode=diffusers` equals diffusers' pipelines bit for bit; splitting changes nothing."""
 
-import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -16,11 +15,9 @@ from PIL import Image
 from transformers import CLIPVisionModel
 
 from wanray.checkpoint import open_checkpoint
-from wanray.config import VideoConfig
 from wanray.media import probe_video, read_frames
 from wanray.models.load import load_network
 from wanray.models.vae import decode_latents
-from wanray.sinks.video import encode_frames
 from wanray.stages.inputs import frame_ids
 
 SCHEDULERS = {"unipc": UniPCMultistepScheduler, "dpm++": DPMSolverMultistepScheduler}
@@ -37,24 +34,6 @@ ROW = {
     "solver": "unipc",
 }
 SINGLE, SPLIT = [("single",)], [("high",), ("low",)]
-
-
-@pytest.fixture(scope="module")
-def media(tmp_path_factory):
-    """Two pictures of one aspect and another, a video and its mask."""
-    folder, random = tmp_path_factory.mktemp("media"), np.random.default_rng(0)
-    for name, size in {"first": (80, 60), "last": (120, 90), "reference": (50, 70)}.items():
-        values = random.integers(0, 256, (6, 8, 3), np.uint8)
-        Image.fromarray(values).resize(size, Image.Resampling.BICUBIC).save(folder / f"{name}.png")
-    moving = [np.roll(random.integers(0, 256, (64, 64, 3), np.uint8), 3 * i, 1) for i in range(9)]
-    for name, frames in {
-        "video": moving,
-        "mask": [255 * (frame[..., :1] > 99).repeat(3, 2) for frame in moving],
-    }.items():
-        encoded = encode_frames([frame.astype(np.uint8) for frame in frames], 16.0, VideoConfig(crf=1), {})
-        (content,) = encoded.files.values()
-        (folder / f"{name}.mp4").write_bytes(content)
-    return folder
 
 
 def load_pipeline(pipeline_class, path, request, dtype):

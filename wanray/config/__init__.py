@@ -1,7 +1,7 @@
 """The configuration: frozen dataclasses (`schema`) and how YAML and overrides become them (`load`)."""
 
 from wanray.config.extension import CacheConfig, ExtensionConfig
-from wanray.config.faults import DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
+from wanray.config.faults import ATTENTIONS, DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
 from wanray.config.load import load_config, make_config, place_of
 from wanray.config.schema import (
     DefaultsConfig,
@@ -19,6 +19,7 @@ from wanray.config.schema import (
 from wanray.config.serve import ServeConfig
 
 __all__ = [
+    "ATTENTIONS",
     "CacheConfig",
     "DefaultsConfig",
     "DenoisingConfig",

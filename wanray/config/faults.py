@@ -8,6 +8,8 @@ from wanray.errors import ConfigError
 
 SCHEMES = ["file", "s3", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "hf"]
 """Of media that a manifest may name when nobody says otherwise."""
+ATTENTIONS = ("flash_4", "flash_3", "cudnn", "flash_2", "sdpa")
+"""Exact attention kernels, the fastest first: of FlashAttention 4, 3 and 2, of cuDNN, of torch itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +31,14 @@ class DenoisingConfig:
     checkpoint_every_steps: int = 0
     """Store the state of a clip in work every so many steps and between two experts; 0: only when a run is
     told to stop. A clip whose gang dies goes on from the newest one."""
+    attention: str = "auto"
+    """Kernel on GPUs: `flash_4`, `flash_3`, `cudnn`, `flash_2` or `sdpa`, which are all exact; `auto` takes
+    the first of these that works on all GPUs of a gang."""
+    check_inputs: bool = False
+    """Compare digests of what the ranks of a gang got, at the start of each request: for debugging."""
 
     def __post_init__(self) -> None:
+        check_choice("denoise.attention", self.attention, ("auto", *ATTENTIONS))
         check_at_least("denoise.checkpoint_every_steps", self.checkpoint_every_steps, 0)
 
 

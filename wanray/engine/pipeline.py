@@ -75,8 +75,8 @@ def worker_for(
 
 def numerics_json(numerics: NumericsConfig) -> dict[str, Any]:
     """The numerics as they stand in keys and in meta.json; what came later only where it is used."""
-    values = asdict(numerics)
-    return {name: value for name, value in values.items() if value or name != "text_int8"}
+    later = {"text_int8": False, "attention": "exact"}
+    return {name: value for name, value in asdict(numerics).items() if later.get(name, ...) != value}
 
 
 def make_pools(
@@ -203,6 +203,8 @@ def _denoise_stage(
         dtype=config.numerics.dtype,
         noise=config.numerics.noise,
         topology=pool_config(config, name).topology,
+        attention="sage" if config.numerics.attention == "sage" else config.denoise.attention,
+        check_inputs=config.denoise.check_inputs,
         output_url=config.output.url,
         checkpoint_every_steps=config.denoise.checkpoint_every_steps,
     )

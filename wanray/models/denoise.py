@@ -21,6 +21,8 @@ from wanray.records import Request
 from wanray.registry import Model
 
 StopsAfter = Callable[[DenoiseState], bool]
+Forward = Callable[[torch.Tensor], torch.Tensor]
+"""Text embeddings [B, L, D] -> velocity [B, C, T, H, W]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,30 @@ class Numerics:
     scheduler: dict[str, Any]
 
 
-def load_transformer(component: Component, dtype: torch.dtype, device: str, official: bool) -> Any:
-    """One expert; official numerics keep the residual stream and other islands of bfloat16 in float32."""
+Pair = Callable[[Forward, TextCondition], tuple[torch.Tensor, torch.Tensor]]
+"""How the conditional and the unconditional velocity of a step come about."""
+
+
+def one_after_the_other(forward: Forward, text: TextCondition) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both forwards in this process."""
+    return forward(text.prompt_BLD), forward(text.negative_BLD)
+
+
+def load_transformer(
+    component: Component,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    official: bool,
+    prepare: Callable[[Any], Any] | None = None,
+) -> Any:
+    """One expert; official numerics keep the residual stream and other islands of bfloat16 in float32.
+
+    prepare: as `load_network` has it.
+    """
     if not official or dtype is torch.float32:
-        return load_network(component, dtype, device, aligned=official)
-    transformer = load_network(component, dtype, device, keep_float32=is_island)
+        return load_network(component, dtype, device, aligned=official, prepare=prepare)
+    transformer = load_network(component, dtype, device, keep_float32=is_island, prepare=prepare)
     add_float32_islands(transformer)
     return transformer
 
@@ -95,6 +116,7 @@ def advance(
     until: int,
     mode: str,
     stops_after: StopsAfter,
+    pair: Pair = one_after_the_other,
 ) -> DenoiseState:
     """Run the steps `state.step .. until` with one expert; returns the state after them.
 
@@ -114,6 +136,7 @@ def advance(
             steering,
             guidance,
             mode == "official",
+            pair,
         )
         latents_BCTHW = steering.pin(solver.step(velocity_BCTHW, index, state.latents_BCTHW))
         state = DenoiseState(latents_BCTHW, index + 1, *solver.history())
@@ -130,6 +153,7 @@ def predict_velocity(
     steering: Steering,
     guidance: float | None,
     in_float32: bool,
+    pair: Pair = one_after_the_other,
 ) -> torch.Tensor:
     """Velocity under classifier-free guidance, `uncond + g * (cond - uncond)`; one forward where it is None.
 
@@ -148,8 +172,7 @@ def predict_velocity(
         )[0]
         return velocity_BCTHW.float() if in_float32 else velocity_BCTHW
 
-    conditional_BCTHW = forward(text.prompt_BLD)
     if guidance is None:
-        return conditional_BCTHW
-    unconditional_BCTHW = forward(text.negative_BLD)
+        return forward(text.prompt_BLD)
+    conditional_BCTHW, unconditional_BCTHW = pair(forward, text)
     return unconditional_BCTHW + guidance * (conditional_BCTHW - unconditional_BCTHW)

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, ModelMixin, WanTransformer3DModel, WanVACETransformer3DModel
+from torch.distributed.tensor import DTensor
 from transformers import CLIPVisionModel, UMT5EncoderModel
 
 from wanray.checkpoint import Component
 from wanray.checkpoint.shapes import TensorShapes, read_shapes
 from wanray.errors import ConfigError
+from wanray.models.fsdp import as_placed, own_part
 from wanray.models.official import RULES
 from wanray.models.official.tensors import read_tensors
 from wanray.models.official.transformer import is_vace
@@ -34,12 +36,15 @@ def load_network(
     keep_float32: Callable[[str], bool] | None = None,
     *,
     aligned: bool = True,
+    prepare: Callable[[Any], Any] | None = None,
 ) -> Any:
     """The network of `component`, ready for inference.
 
     Parameters are `dtype`, except those that the class keeps in float32 and those that `keep_float32` says.
     aligned: make results independent of where tensors lie in their files; else memory is as diffusers and
     transformers leave it, with whose results those of CPU kernels are then equal to the last bit.
+    prepare: makes what is filled and returned out of the network while it is empty, with parameters of the
+    same names, which may be divided among ranks: then each rank reads its part.
 
     Raises:
         ConfigError: the files do not hold exactly what the network needs.
@@ -49,15 +54,21 @@ def load_network(
             f"model.path: {missing[0]} is not on node {socket.gethostname()}: put the checkpoint where all "
             "nodes find it under one path (for a hub, share its cache)"
         )
-    load = _load_official if component.layout == "official" else _load_diffusers
-    network = load(component, dtype, device).eval().requires_grad_(False).to(device)
-    if keep_float32 is not None:
-        for name, tensor in iter_tensors(component):
-            if keep_float32(name):
-                _assign(network, name, tensor.to(device, torch.float32))
+    if component.layout == "official" or prepare is not None:
+        network = _stream(component, dtype, device, keep_float32 or _never, prepare)
+    else:
+        network = _load_diffusers(component, dtype)
+        for name, tensor in iter_tensors(component) if keep_float32 else ():
+            if keep_float32 is not None and keep_float32(name):
+                _assign(network, name, tensor.float())
+    network = network.eval().requires_grad_(False).to(device)
     if aligned:
         _align(network)
     return network
+
+
+def _never(name: str) -> bool:
+    return False
 
 
 def network_class(component: Component) -> Any:
@@ -95,7 +106,7 @@ def _shapes(component: Component) -> TensorShapes:
     return read_shapes(component.path, component.files)
 
 
-def _load_diffusers(component: Component, dtype: torch.dtype, device: str) -> Any:
+def _load_diffusers(component: Component, dtype: torch.dtype) -> Any:
     # both libraries fill tensors that the files lack with random numbers, or fail in their own words
     try:
         loaded, info = network_class(component).from_pretrained(
@@ -112,17 +123,33 @@ def _load_diffusers(component: Component, dtype: torch.dtype, device: str) -> An
     return loaded
 
 
-def _load_official(component: Component, dtype: torch.dtype, device: str) -> Any:
+def _stream(
+    component: Component,
+    dtype: torch.dtype,
+    device: str,
+    keep_float32: Callable[[str], bool],
+    prepare: Callable[[Any], Any] | None,
+) -> Any:
+    """Fill the empty network tensor by tensor: no more than one is copied in host memory at a time."""
     network = empty_network(component)
     expected = {name: value.shape for name, value in network.named_parameters(remove_duplicate=False)}
     tied = set(getattr(network, "_tied_weights_keys", None) or ())
     kept = _kept_in_float32(type(network), dtype)
+
+    def kind_of(name: str) -> torch.dtype:
+        return torch.float32 if kept & set(name.split(".")) or keep_float32(name) else dtype
+
+    if prepare is not None:
+        for name, parameter in network.named_parameters():
+            parameter.data = parameter.data.to(kind_of(name))
+        network = prepare(network)
     filled = set()
     for name, tensor in iter_tensors(component):
         _check_place(component, name, tensor, expected)
-        kind = torch.float32 if kept & set(name.split(".")) else dtype
+        place = network.get_parameter(name)
         # first the device, then the dtype: a GPU converts faster, with the same result
-        _assign(network, name, tensor.to(device).to(kind).contiguous())
+        part = own_part(tensor, place).to(device).to(kind_of(name)).contiguous()
+        _assign(network, name, part)
         filled.add(name)
     _refuse_missing(component, expected.keys() - filled - tied)
     if tied:
@@ -157,13 +184,17 @@ def _align(network: Any) -> None:
     anything: without this, equal weights in two files give two videos. Large matrices are packed first.
     """
     for tensor in network.parameters():
-        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT and tensor.nbytes < ALIGNED_BYTES:
+        if isinstance(tensor.data, DTensor) or tensor.device.type != "cpu":
+            continue  # what is gathered, or uploaded, is copied anyway
+        if tensor.data_ptr() % ALIGNMENT and tensor.nbytes < ALIGNED_BYTES:
             tensor.data = tensor.data.clone()
 
 
-def _assign(network: Any, name: str, value: torch.Tensor) -> None:
-    place, _, leaf = name.rpartition(".")
-    network.get_submodule(place).register_parameter(leaf, torch.nn.Parameter(value, requires_grad=False))
+def _assign(network: Any, name: str, part: torch.Tensor) -> None:
+    """Put `part`, what this process holds of a parameter, in the place of it."""
+    value = as_placed(part, network.get_parameter(name))
+    module, _, leaf = name.rpartition(".")
+    network.get_submodule(module).register_parameter(leaf, torch.nn.Parameter(value, requires_grad=False))
 
 
 def _kept_in_float32(network: Any, dtype: torch.dtype) -> set[str]:

@@ -103,6 +103,10 @@ class DenoiseConfig:
     dtype: str
     noise: str
     topology: TopologyConfig
+    attention: str
+    """As `denoise.attention`, or `sage`."""
+    check_inputs: bool
+    """As `denoise.check_inputs`."""
     output_url: str
     """Where the states of clips in work are stored."""
     checkpoint_every_steps: int

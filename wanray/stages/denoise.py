@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import asdict, replace
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -15,11 +16,11 @@ from wanray.models.denoise import (
     advance,
     first_state,
     guidance_of,
-    load_transformer,
     num_references,
     request_solver,
 )
 from wanray.models.device import is_healthy
+from wanray.models.ranks import Ranks, make_ranks
 from wanray.models.state import DTYPES, DenoiseState, pad_text
 from wanray.models.steering import Steering
 from wanray.records import RESUMED, Record, Request
@@ -40,6 +41,7 @@ class Denoise:
         self.numerics = Numerics(config.mode, config.noise, config.scheduler)
         self.transformers = {}
         self.store = None
+        self.ranks: Any = None
         self.states: Any = None
         self.worker = Worker()
 
@@ -55,19 +57,18 @@ class Denoise:
             raise ConfigError("numerics.noise cuda needs GPUs for the denoise pools: use numerics.noise=cpu")
         torch.set_num_threads(worker.num_threads)
         self.states = States(Store.open(self.config.output_url))
-        if worker.world_size > 1:
-            process_group.join(self.store, worker.rendezvous, worker.rank, worker.world_size, worker.device)
+        dtype, mode = DTYPES[self.config.dtype], self.config.mode
+        self.ranks = make_ranks(worker, self.config.topology, self.config.attention, mode, dtype, self.store)
         self.transformers = {
-            expert: load_transformer(
-                component, DTYPES[self.config.dtype], worker.device, self.config.mode == "official"
-            )
+            expert: self.ranks.load(component, dtype, official=mode == "official")
             for expert, component in self.config.transformers.items()
         }
 
     def run(self, record: Record, report: Report) -> Record:
         """Run this pool's steps; the last pool drops everything but the latents."""
-        if self.worker.world_size > 1:
-            process_group.check_agreement(record.key, self.worker.device)
+        self.ranks.check("the request", bytes.fromhex(record.key))
+        if self.config.check_inputs:
+            self.ranks.check("its inputs", sha256(record.payload).digest())
         payload = Payload.unpack(record.payload)
         assert payload.prompt_LD is not None, "denoise comes after encode"
         assert payload.negative_LD is not None, "denoise comes after encode"
@@ -78,8 +79,7 @@ class Denoise:
         if state is not first:
             notes = (*notes, f"{RESUMED} {state.step}, which an earlier try had stored")
         steering = self._steering(record.request, payload)
-        every = self.config.checkpoint_every_steps if self.worker.rank == 0 else 0
-        saver = _Saver(self.states, record.key, every, record.request.steps, report)
+        saver = self._saver(record, report)
         for expert in self.transformers:
             state = self._advance(expert, record.request, state, text, steering, saver.stops_after)
             saver.expert_done(state)
@@ -87,7 +87,10 @@ class Denoise:
         if self.config.model.experts[-1] in self.transformers:
             video_BCTHW = state.latents_BCTHW[:, :, num_references(record.request) :]
             result = Payload(state=DenoiseState(video_BCTHW, state.step))
-        topology = asdict(self.config.topology) | {"world_size": self.worker.world_size}
+        topology = asdict(self.config.topology) | {
+            "world_size": self.worker.world_size,
+            "attention": self.ranks.attention,
+        }
         return replace(
             record,
             payload=result.pack(),
@@ -98,11 +101,15 @@ class Denoise:
     def _resumed(self, record: Record, state: DenoiseState) -> DenoiseState:
         """The stored state of an earlier try, where there is one beyond `state`; on all ranks the same."""
         found = self.states.begin(record.key, bool(record.tries)) if self.worker.rank == 0 else None
-        step = found.step if found is not None and found.step > state.step else 0
-        if self.worker.world_size > 1:
-            step = process_group.from_first(step, self.worker.device)
-            found = self.states.at_step(record.key, step) if step and self.worker.rank else found
+        step = self.ranks.from_first(found.step if found is not None and found.step > state.step else 0)
+        if step and self.worker.rank:
+            found = self.states.at_step(record.key, step)
         return state if not step or found is None else found
+
+    def _saver(self, record: Record, report: Report) -> "_Saver":
+        states = self.states if self.worker.rank == 0 else None
+        every = self.config.checkpoint_every_steps
+        return _Saver(states, record.key, every, record.request.steps, report, self.ranks)
 
     def _steering(self, request: Request, payload: Payload) -> Steering:
         conditions = {name: tensor.to(self.worker.device) for name, tensor in payload.conditions.items()}
@@ -133,8 +140,8 @@ class Denoise:
             until = int((solver.timesteps >= self.config.boundary * 1000).sum())
         guidance = guidance_of(request, expert, self.config.mode)
         transformer = self.transformers[expert]
-        mode = self.config.mode
-        return advance(transformer, state, solver, text, steering, guidance, until, mode, stops_after)
+        mode, pair = self.config.mode, self.ranks.pair
+        return advance(transformer, state, solver, text, steering, guidance, until, mode, stops_after, pair)
 
     def _to_device(self, text_LD: torch.Tensor) -> torch.Tensor:
         return pad_text(text_LD).to(self.worker.device, DTYPES[self.config.dtype])
@@ -145,35 +152,47 @@ class Denoise:
 
     def close(self) -> None:
         """Leave the gang and drop the weights."""
-        process_group.leave()
+        if self.ranks is not None:
+            self.ranks.leave()
         if self.states is not None:
             self.states.close()
         self.transformers = {}
 
 
 class _Saver:
-    """Stores the state of one request as its steps are done, and stops where the report asks for it."""
+    """Stores the state of one request as its steps are done; stops all ranks where the report asks for it.
 
-    def __init__(self, states: States, key: str, every: int, total: int, report: Report) -> None:
-        self.states, self.key, self.every, self.total, self.report = states, key, every, total, report
+    states: only rank 0 stores; None on the others.
+    """
+
+    def __init__(
+        self, states: States | None, key: str, every: int, total: int, report: Report, ranks: Ranks
+    ) -> None:
+        self.states, self.key, self.every, self.total = states, key, every, total
+        self.report, self.ranks = report, ranks
         self.stopping = False
 
     def stops_after(self, state: DenoiseState) -> bool:
         """Called after each step."""
-        self.stopping = self.report(state.step, self.total)
-        if self.every and state.step % self.every == 0 and not self.stopping:
+        self.stopping = bool(self.ranks.from_first(self.report(state.step, self.total)))
+        if self.states and self.every and state.step % self.every == 0 and not self.stopping:
             self.states.save_soon(self.key, state)
         return self.stopping
 
     def expert_done(self, state: DenoiseState) -> None:
         """Called when an expert has no more steps, or was stopped: then the state is safe before Stopped."""
-        if state.step == self.total:
+        is_over = state.step == self.total
+        if self.states and is_over:
             self.states.end(self.key)
-        elif self.stopping:
-            try:
-                self.states.save(self.key, state)
-            except StorageError as error:
-                logger.warning("state of %s at step %d is lost: %s", self.key, state.step, error)
-            raise Stopped(f"{self.key} was stopped after step {state.step}")
-        elif self.every:
+        elif self.states and self.stopping:
+            self._save(self.states, state)
+        elif self.states and self.every:
             self.states.save_soon(self.key, state)
+        if self.stopping and not is_over:
+            raise Stopped(f"{self.key} was stopped after step {state.step}")
+
+    def _save(self, states: States, state: DenoiseState) -> None:
+        try:
+            states.save(self.key, state)
+        except StorageError as error:
+            logger.warning("state of %s at step %d is lost: %s", self.key, state.step, error)
