@@ -55,7 +55,10 @@ class Stage(Protocol):
 
 
 class GangStage(Stage, Protocol):
-    """A stage whose instances, one per rank, work on one record together."""
+    """A stage whose instances, one per rank, work on one record together.
+
+    Only the report of rank 0 is heard, and only it is asked to stop: the ranks agree and end together.
+    """
 
     def host_rendezvous(self, host: str, world_size: int) -> str:
         """Open the gang's store on rank 0, before any `setup`; returns `host:port`."""

@@ -134,6 +134,7 @@ def test_a_stopped_local_run_goes_on_from_the_very_step(tmp_path, tiny):
 def test_a_stopped_run_on_ray_commits_what_is_denoised_and_goes_on(tmp_path, cluster, tiny):
     manifest = write_manifest(tmp_path / "m.parquet", 12, steps=150)
     keys = {"ray.address": cluster, "output.save_latents": True, "denoise.checkpoint_every_steps": 10}
+    keys |= {"pools.denoise_high.topology.ulysses": 2}  # ranks stop together
     config = write_config(tmp_path, tiny("t2v-a14b"), manifest, **keys)
     out = tmp_path / "out"
     process = start(config, stderr=subprocess.PIPE)

@@ -36,7 +36,13 @@ def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
     runs = {
         "local": {"engine": "local"},
         "split": {"ray.address": cluster, "pools.denoise_high.gangs": 2},
-        "gang": {"ray.address": cluster, "placement": "both", "pools.denoise.topology.ulysses": 2},
+        "gang": {
+            "ray.address": cluster,
+            "placement": "split",
+            "pools.denoise_high.topology.cfg": 2,
+            "pools.denoise_low.topology.ulysses": 2,
+            "pools.denoise_low.topology.fsdp": 2,
+        },
     }
     for name, keys in runs.items():
         (tmp_path / name).mkdir()
@@ -51,7 +57,9 @@ def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
     assert all(torch.equal(local[key], split[key]) for key in local)
     assert all(torch.equal(local[key], gang[key]) for key in local)
     topology = next(iter(metas(tmp_path / "gang/out").values()))["topology"]
-    assert topology["denoise"] == {"cfg": 1, "ulysses": 2, "ring": 1, "fsdp": 1, "world_size": 2}
+    kernel = {"world_size": 2, "attention": "sdpa"}
+    assert topology["denoise_high"] == {"cfg": 2, "ulysses": 1, "ring": 1, "fsdp": 1, **kernel}
+    assert topology["denoise_low"] == {"cfg": 1, "ulysses": 2, "ring": 1, "fsdp": 2, **kernel}
 
 
 def test_images_reach_both_experts_and_a_gang_of_two_as_they_do_locally(tiny, tmp_path, cluster):

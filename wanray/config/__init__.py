@@ -13,13 +13,14 @@ from wanray.config.schema import (
     PoolsConfig,
     RayConfig,
     RenderConfig,
-    TopologyConfig,
     VideoConfig,
 )
 from wanray.config.serve import ServeConfig
+from wanray.config.topology import RING_ATTENTIONS, TopologyConfig
 
 __all__ = [
     "ATTENTIONS",
+    "RING_ATTENTIONS",
     "CacheConfig",
     "DefaultsConfig",
     "DenoisingConfig",

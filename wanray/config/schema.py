@@ -14,6 +14,7 @@ from wanray.config.checks import check_at_least, check_choice
 from wanray.config.extension import CacheConfig, ExtensionConfig
 from wanray.config.faults import DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
 from wanray.config.serve import ServeConfig
+from wanray.config.topology import TopologyConfig
 from wanray.errors import ConfigError
 from wanray.registry import MODELS
 from wanray.schedule import MODES, SOLVERS
@@ -209,34 +210,6 @@ class DefaultsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TopologyConfig:
-    """How the ranks of one gang share a request; cfg x ulysses x ring is the gang's size."""
-
-    cfg: int = 1
-    """2: the guided and the unguided forward of a step run side by side."""
-    ulysses: int = 1
-    """Ranks among which attention heads are divided; it must divide the model's heads."""
-    ring: int = 1
-    """Ranks among which tokens are divided, with keys and values passed around."""
-    fsdp: int = 1
-    """Ranks among which weights are divided: 1, or all of the gang."""
-
-    def check(self, key: str) -> None:
-        """Raise ConfigError if ranks cannot be arranged so; `key` is where this stands."""
-        for name in ("cfg", "ulysses", "ring", "fsdp"):
-            check_at_least(f"{key}.{name}", getattr(self, name), 1)
-        if self.cfg > 2:
-            raise ConfigError(f"{key}.cfg must be 1 or 2, got {self.cfg}")
-        if self.fsdp not in (1, self.world_size):
-            raise ConfigError(f"{key}.fsdp must be 1 or the gang's {self.world_size} ranks, got {self.fsdp}")
-
-    @property
-    def world_size(self) -> int:
-        """Ranks in one gang."""
-        return self.cfg * self.ulysses * self.ring
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PoolConfig:
     """The workers of one stage."""
 
@@ -377,6 +350,11 @@ class RenderConfig:
     estimate: EstimateConfig = field(default_factory=EstimateConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+
+    @property
+    def attention(self) -> str:
+        """What gangs are asked to compute attention with: `auto`, a name of `ATTENTIONS`, or `sage`."""
+        return "sage" if self.numerics.attention == "sage" else self.denoise.attention
 
     def __post_init__(self) -> None:
         if self.run is not None and not re.fullmatch(r"\w[\w.-]*", self.run):

@@ -141,9 +141,6 @@ class Fleet:
             gang.victims.clear()
         if tried is not None and tried.cause is FailureCause.OUT_OF_MEMORY:
             self.rebuild(gang, "out of memory: what it holds is given back")
-        elif outcome == STOPPED and self.is_stopping and self._pool.world_size > 1:
-            gang.kill()  # its other ranks still wait for the first
-            self._dispatch.change(gang.worker, GangState.DOWN)
         elif outcome == STOPPED and not self.is_stopping:
             self.rebuild(gang, LEAVING)
         else:

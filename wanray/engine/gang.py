@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from wanray.engine.cluster import actor_options
 from wanray.engine.pipeline import PoolSpec, worker_for
 from wanray.engine.work import Chain, outcome_of
-from wanray.records import STOPPED, FailedTry, Record
+from wanray.records import FailedTry, Record
 
 REPORT_EVERY_S = 0.2
 ANSWER_TIMEOUT_S = 10.0
@@ -193,7 +193,7 @@ class Gang:
     ) -> tuple[Any, str, FailedTry | None]:
         """Run the record of `key` on all ranks; returns (reference to its table, outcome, failed try).
 
-        The first rank that dies raises at once. When rank 0 was stopped, the others still wait for it.
+        The first rank that dies raises at once.
 
         Raises:
             RayError: a rank has died.
@@ -213,7 +213,7 @@ class Gang:
         results = [rank.run.remote(ref, tries, watcher, self.worker, ticket) for rank in self.ranks]
         waits = [_task(outcome) for _, outcome in results]
         pending, patience_s = set(waits), None
-        while pending and not _is_stopped(waits[0]):
+        while pending:
             done, pending = await asyncio.wait(
                 pending, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
             )
@@ -226,16 +226,13 @@ class Gang:
         return results[0][0], *waits[0].result()
 
     def stop(self) -> None:
-        """Ask for the state of the request in work; its outcome will be `stopped`."""
+        """Ask for the state of the request in work; its outcome will be `stopped`. Ranks follow the first."""
         if self.ranks:
             self.ranks[0].stop.remote()
 
     def cancel(self, key: str) -> None:
-        """Ask for the end of one request; its outcome will be `stopped`, if it is not done before.
-
-        A gang of several ranks goes on: its other ranks do not stop where the first does.
-        """
-        if len(self.ranks) == 1 and key in self._tickets:
+        """Ask for the end of one request; its outcome will be `stopped`, if it is not done before."""
+        if self.ranks and key in self._tickets:
             self.ranks[0].cancel.remote(self._tickets[key])
 
     def kill(self) -> None:
@@ -244,10 +241,6 @@ class Gang:
         for rank in self.ranks:
             ray.kill(rank)
         self.ranks = []
-
-
-def _is_stopped(lead: "asyncio.Task[Outcome]") -> bool:
-    return lead.done() and lead.result()[0] == STOPPED
 
 
 def _task(ref: Any) -> "asyncio.Task[Outcome]":

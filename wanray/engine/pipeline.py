@@ -203,7 +203,7 @@ def _denoise_stage(
         dtype=config.numerics.dtype,
         noise=config.numerics.noise,
         topology=pool_config(config, name).topology,
-        attention="sage" if config.numerics.attention == "sage" else config.denoise.attention,
+        attention=config.attention,
         check_inputs=config.denoise.check_inputs,
         output_url=config.output.url,
         checkpoint_every_steps=config.denoise.checkpoint_every_steps,

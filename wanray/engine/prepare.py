@@ -10,7 +10,7 @@ from wanray.engine.pipeline import PoolSpec, numerics_json
 from wanray.errors import ConfigError
 from wanray.manifest import read_batches, resolve
 from wanray.plan import Plan, Selection, Work, WritePart, make_estimate, select_requests, store_plan
-from wanray.plan.pools import placement_reason, shape_groups
+from wanray.plan.pools import DENOISE_POOLS, check_shapes, placement_reason, shape_groups
 from wanray.plan.profile import Profile, find_profile, fits
 from wanray.plan.storage import earlier_clips
 from wanray.plan.work import sizes_of
@@ -69,6 +69,8 @@ def prepare(config: RenderConfig, choice: Choice = EVERYTHING, *, write: bool) -
     if write:
         store_config(ledger.store, run, config)
     work = _work(ground, selection, notes)
+    denoise = [pool.name for pool in ground.pools if pool.name in DENOISE_POOLS.values()]
+    notes += check_shapes(config, denoise, work.groups)
     plan = _plan(ground, work, selection, notes)
     if write:
         store_plan(ledger.store, plan)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-from wanray.config import ATTENTIONS
+from wanray.config import ATTENTIONS, RING_ATTENTIONS
 from wanray.errors import ConfigError
 from wanray.models import xdit
 
@@ -20,8 +20,8 @@ NAMES = {
     "sdpa": "SDPA",
     "sage": "SAGE",
 }
-RING_NAMES = {"flash_3": "FLASH_3", "cudnn": "CUDNN", "flash_2": "FLASH", "sdpa": "SDPA_FLASH"}
-"""Of those that return a log-sum-exp, by which a ring merges what its ranks have seen."""
+RING_NAMES = {name: NAMES[name] for name in RING_ATTENTIONS} | {"sdpa": "SDPA_FLASH"}
+"""Of those that return a log-sum-exp; torch's own choice does not."""
 
 _ERRORS = (RuntimeError, NameError, ImportError, AttributeError, TypeError, ValueError, OSError)
 """How a kernel that is not there, or not made for this GPU, shows."""

@@ -4,6 +4,7 @@ The denoise loop is the same for both. Shape suffixes: B batch (1), C channels, 
 width, L text tokens, D text width.
 """
 
+import logging
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,8 @@ from wanray.models import fsdp, process_group, xdit
 from wanray.models.attention import choose_attention
 from wanray.models.denoise import Forward, Pair, TextCondition, load_transformer, one_after_the_other
 from wanray.stage import Worker
+
+logger = logging.getLogger(__name__)
 
 
 class Ranks(Protocol):
@@ -96,6 +99,8 @@ class Gang:
         self._agreement = process_group.Agreement(store, worker.rank, worker.world_size, worker.device)
         self.from_first, self.check = self._agreement.from_first, self._agreement.check
         self.attention, backend = choose_attention(attention, topology.ring > 1, worker.device, dtype)
+        if worker.rank == 0:
+            logger.info("gang of %d ranks: %s, attention %s", worker.world_size, topology, self.attention)
         xdit.start(topology, worker.device, backend)
         self.pair = side_by_side if topology.cfg > 1 else one_after_the_other
 

@@ -10,7 +10,7 @@ from wanray.config.load import COMMAND_LINE
 from wanray.errors import ConfigError
 from wanray.plan.estimate import make_estimate
 from wanray.plan.model import Estimate
-from wanray.plan.pools import DENOISE_POOLS, check_pools, choose_placement, pool_experts
+from wanray.plan.pools import DENOISE_POOLS, check_pools, check_shapes, choose_placement, pool_experts
 from wanray.plan.work import Work
 
 MOST = 64
@@ -104,7 +104,9 @@ def _alternative(work: Work, settings: Settings, load: Load) -> Alternative:
     try:
         config = load(_overrides(settings))
         placement = choose_placement(config, work.model)
-        notes = check_pools(config, placement, work.dims, list(pool_experts(placement, work.model)))
+        pools = list(pool_experts(placement, work.model))
+        notes = check_pools(config, placement, work.dims, pools)
+        notes += check_shapes(config, pools, work.groups)
     except ConfigError as error:
         return Alternative(settings=settings, refused=str(error).removesuffix(f" ({COMMAND_LINE})"))
     named = tuple(".".join(key.split(".")[:2]) for key in settings if key.startswith("pools."))

@@ -52,11 +52,7 @@ def check_pools(config: RenderConfig, placement: str, dims: Dims, pools: Sequenc
             raise ConfigError(
                 f"pools.{name}.topology has {topology.world_size} ranks, but engine local has one process"
             )
-        if dims.num_heads % topology.ulysses:
-            raise ConfigError(
-                f"pools.{name}.topology.ulysses must divide the model's {dims.num_heads} heads, "
-                f"got {topology.ulysses}"
-            )
+        topology.check_model(f"pools.{name}.topology", dims.num_heads, config.attention)
     unused = [
         name
         for name in DENOISE_POOLS.values()
@@ -66,10 +62,24 @@ def check_pools(config: RenderConfig, placement: str, dims: Dims, pools: Sequenc
     if config.engine == "local":
         several = [name for name in ("encode", *pools, "decode") if _num_workers(config, name) > 1]
         notes += [f"pools.{name} has no effect: engine local has one worker of each kind" for name in several]
-    if any(pool_config(config, name).topology.world_size > 1 for name in pools):
-        notes.append(
-            "ranks of a gang repeat each other's work in this version: it gains nothing yet over more gangs"
-        )
+    return notes
+
+
+def check_shapes(config: RenderConfig, pools: Sequence[str], groups: Sequence[ShapeGroup]) -> list[str]:
+    """Refuse topologies that cannot divide the requests; returns notes about ranks that idle.
+
+    Raises:
+        ConfigError: naming the pool's key, and a request's tokens.
+    """
+    notes, unguided = [], sum(group.num_requests for group in groups if not group.guided)
+    for name in pools:
+        topology = pool_config(config, name).topology
+        topology.check_tokens(f"pools.{name}.topology", {group.tokens for group in groups})
+        if topology.cfg > 1 and unguided:
+            notes.append(
+                f"pools.{name}.topology.cfg gains nothing for {unguided} requests without guidance: "
+                "both halves of a gang do the same"
+            )
     return notes
 
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from wanray.config import RenderConfig
+from wanray.config import RenderConfig, TopologyConfig
 from wanray.plan.encoding import encode_work_s
 from wanray.plan.model import PoolPlan, ShapeGroup
 from wanray.plan.profile import Measured, Profile
-from wanray.plan.speed import TF32_SHARE, gpus_per_worker, pool_config, pool_tflops, speed_words
+from wanray.plan.speed import TF32_SHARE, gang_speedup, gpus_per_worker, pool_config, pool_tflops, speed_words
 from wanray.plan.work import Work
 
 MEASURED, GIVEN, SCALED, FLOPS, UNKNOWN = ("measured", "given", "scaled", "FLOP model", "not estimated")
@@ -19,6 +19,9 @@ _STAGES = {"extend": ("extend",), "encode": ("encode", "condition"), "decode": (
 """Of pools without experts; the first of them is always there."""
 _DECODE_FLOP = {"wan2.1": 929, "wan2.2": 284}
 """Per pixel of a frame and square of the last channels: counted for decoders of 96 and of 256 channels."""
+
+
+ONE_RANK = TopologyConfig()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,24 +45,31 @@ class _Target:
     """The work of what was measured, in the unit of `wanted`."""
     wanted: float
     num_steps: int = 0
-    world_size: int = 1
+    topology: TopologyConfig = ONE_RANK
 
     def is_same(self, entry: Measured) -> bool:
         """Whether it was measured for just this, however many steps."""
         group = self.group
         shape = (group.width, group.height, group.num_frames)
-        same_gang = (entry.guided, entry.world_size) == (group.guided, self.world_size) or not self.num_steps
+        same_gang = (entry.guided, entry.world_size) == (group.guided, self.topology.world_size)
         return (
             entry.stage == self.stages[0]
             and (entry.width, entry.height, entry.num_frames) == shape
-            and same_gang
+            and (same_gang or not self.num_steps)
         )
 
     def distance(self, entry: Measured) -> tuple[bool, bool, float, int]:
         """Of what was measured to what is asked for: the nearest scales best."""
         apart = abs(math.log(self.amount(entry) / self.wanted))
         steps_apart = abs(entry.num_steps - self.num_steps)
-        return not self.is_same(entry), entry.world_size != self.world_size, apart, steps_apart
+        return not self.is_same(entry), entry.world_size != self.topology.world_size, apart, steps_apart
+
+    def slower(self, entry: Measured) -> float:
+        """How many times as long a gang takes as one of the measured size; what divided that is not known."""
+        if entry.world_size == self.topology.world_size:
+            return 1.0
+        theirs = gang_speedup(TopologyConfig(ulysses=entry.world_size), entry.guided)
+        return theirs / gang_speedup(self.topology, self.group.guided)
 
 
 def pool_services(pool: PoolPlan, config: RenderConfig, work: Work) -> tuple[Service, ...]:
@@ -95,12 +105,13 @@ def _denoise(pool: PoolPlan, group: ShapeGroup, config: RenderConfig, work: Work
     if not num_steps:
         return Service(mean_s=0.0, clip_s=0.0, basis=MEASURED)
     stages = (pool.name, *(stage for stage in DENOISE_STAGES if stage != pool.name))
-    target = _Target(stages, group, lambda entry: entry.tflop, tflop, num_steps, pool.world_size)
+    topology = pool_config(config, pool.name).topology
+    target = _Target(stages, group, lambda entry: entry.tflop, tflop, num_steps, topology)
     found = _from_profile(work.profile, target, pool.name)
     if found is not None:
         return found
-    # ranks of a gang repeat each other's work in this version, so their number does not count
-    seconds = tflop / pool_tflops(config, pool.name, _on_gpu(pool, config, work))
+    speed = pool_tflops(config, pool.name, _on_gpu(pool, config, work))
+    seconds = tflop / (speed * gang_speedup(topology, group.guided))
     return Service(mean_s=seconds, clip_s=seconds, basis=FLOPS)
 
 
@@ -187,6 +198,7 @@ def _from_profile(profile: Profile | None, target: _Target, pool: str) -> Servic
     is_same = target.is_same(nearest)
     by_steps = is_same and target.num_steps > 0
     factor = target.num_steps / nearest.num_steps if by_steps else target.wanted / target.amount(nearest)
+    factor *= target.slower(nearest)
     share = profile.worker_share.get(pool, profile.worker_share.get(nearest.stage, 1.0))
     return Service(
         mean_s=nearest.mean_s * factor * share,

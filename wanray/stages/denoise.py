@@ -32,6 +32,9 @@ from wanray.storage import Store
 
 logger = logging.getLogger(__name__)
 
+TOKEN_LATENTS = 4
+"""Latents that a token stands for: two by two of a frame."""
+
 
 class Denoise:
     """Advances the denoise state by the steps of its experts."""
@@ -74,6 +77,8 @@ class Denoise:
         assert payload.negative_LD is not None, "denoise comes after encode"
         text = TextCondition(self._to_device(payload.prompt_LD), self._to_device(payload.negative_LD))
         first = payload.state or first_state(record.request, self.config.model, self.numerics)
+        num_tokens = first.latents_BCTHW[0, 0].numel() // TOKEN_LATENTS
+        self.config.topology.check_tokens(f"pools.{self.config.pool}.topology", [num_tokens])
         state = self._resumed(record, first)
         notes = record.notes
         if state is not first:
