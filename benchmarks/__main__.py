@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("efficiency", "wall_time", "planning", "load_memory", "vae_memory", "faults", "encoding")
+NAMES = ("efficiency", "wall_time", "planning", "load_memory", "vae_memory", "faults", "encoding", "gangs")
 
 
 def main(names: list[str]) -> None:

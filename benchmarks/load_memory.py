@@ -51,7 +51,7 @@ def load_here(component: str, dtype: str) -> None:
     from wanray.models.load import load_network
 
     before = memory()
-    with _Peak() as peak:
+    with Peak() as peak:
         described = json.loads(component)
         network = load_network(
             Component(**described | {"files": tuple(described["files"])}), getattr(torch, dtype), "cpu"
@@ -79,7 +79,7 @@ def memory() -> dict[str, int]:
     return {line[0][:-1]: int(line[1]) * 1024 for line in lines if line and line[0][:-1] in wanted}
 
 
-class _Peak:
+class Peak:
     """The highest values of `memory` while a block runs, looked at every two milliseconds."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class _Peak:
         while not self._ended.wait(0.002):
             self.highest = {name: max(value, self.highest[name]) for name, value in memory().items()}
 
-    def __enter__(self) -> "_Peak":
+    def __enter__(self) -> "Peak":
         self._thread.start()
         return self
 
@@ -105,11 +105,11 @@ def _transformer(folder: Path) -> Component:
     from safetensors.torch import save_file
 
     file = folder / "diffusion_pytorch_model.safetensors"
-    save_file(_random(_transformer_shapes()), file)
+    save_file(_random(transformer_shapes()), file)
     return Component(role="transformer", layout="official", path=str(file), files=(str(file),))
 
 
-def _transformer_shapes() -> dict[str, tuple[int, ...]]:
+def transformer_shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "patch_embedding.weight": (DIM, 16, 1, 2, 2),
         "patch_embedding.bias": (DIM,),
