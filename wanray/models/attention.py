@@ -23,7 +23,7 @@ NAMES = {
 RING_NAMES = {name: NAMES[name] for name in RING_ATTENTIONS} | {"sdpa": "SDPA_FLASH"}
 """Of those that return a log-sum-exp; torch's own choice does not."""
 
-_ERRORS = (RuntimeError, NameError, ImportError, AttributeError, TypeError, ValueError, OSError)
+_ERRORS = (RuntimeError, LookupError, NameError, ImportError, AttributeError, TypeError, ValueError, OSError)
 """How a kernel that is not there, or not made for this GPU, shows."""
 
 

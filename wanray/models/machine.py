@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from wanray.models.xdit import import_xfuser
+
 LIBRARIES = ("flash_attn", "flash_attn_interface", "sageattention", "xfuser")
 """Optional: attention of FlashAttention 2, of 3, of SageAttention; parallel gangs."""
 _SDPA = {
@@ -67,6 +69,8 @@ def _attends(backend: SDPBackend) -> bool:
 
 def _import(name: str) -> str:
     try:
+        if name == "xfuser":
+            import_xfuser("cuda" if torch.cuda.is_available() else "cpu")
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         return "absent" if error.name == name else f"broken: {error}"
