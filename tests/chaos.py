@@ -320,7 +320,7 @@ def unleash(options: Options, endpoint: str, bucket: str, folder: Path) -> Cours
 def _arguments(options: Options, folder: Path, url: str, address: str) -> list[str]:
     keys: dict[str, Any] = {"ray.address": address, "placement": "split", "output.url": url}
     for pool in DENOISE:
-        keys |= {f"pools.{pool}.gangs": options.gangs, f"pools.{pool}.topology.ulysses": 2}
+        keys |= {f"pools.{pool}.gangs": options.gangs, f"pools.{pool}.topology.cfg": 2}
         keys |= {f"pools.{pool}.labels.role": "render"}
     keys |= {"pools.decode.workers": options.gangs, "denoise.checkpoint_every_steps": 2}
     return write_config(folder, write_model(folder / "model"), folder / "manifest.parquet", **keys)

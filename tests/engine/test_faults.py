@@ -134,7 +134,6 @@ def test_a_stopped_local_run_goes_on_from_the_very_step(tmp_path, tiny):
 def test_a_stopped_run_on_ray_commits_what_is_denoised_and_goes_on(tmp_path, cluster, tiny):
     manifest = write_manifest(tmp_path / "m.parquet", 12, steps=150)
     keys = {"ray.address": cluster, "output.save_latents": True, "denoise.checkpoint_every_steps": 10}
-    keys |= {"pools.denoise_high.topology.ulysses": 2}  # ranks stop together
     config = write_config(tmp_path, tiny("t2v-a14b"), manifest, **keys)
     out = tmp_path / "out"
     process = start(config, stderr=subprocess.PIPE)
@@ -168,7 +167,7 @@ def test_a_clip_whose_rank_dies_goes_on_from_its_last_state(tmp_path, cluster, t
         (tmp_path / name).mkdir()
     calm = write_config(tmp_path / "calm", tiny("t2v-1.3b"), manifest, **keys, engine="local")
     assert render(calm)[0] == 0
-    keys |= {"ray.address": cluster, "pools.denoise.topology.ulysses": 2}
+    keys |= {"ray.address": cluster, "pools.denoise.topology.cfg": 2}
     process = start(write_config(tmp_path / "disturbed", tiny("t2v-1.3b"), manifest, **keys))
     out = tmp_path / "disturbed/out"
 

@@ -15,6 +15,7 @@ from model_runs import denoise_config, make_stages, record_of, silent
 
 from wanray.checkpoint import open_checkpoint
 from wanray.config import TopologyConfig
+from wanray.errors import Stopped
 from wanray.models import xdit
 from wanray.models.denoise import load_transformer
 from wanray.stage import Worker
@@ -151,3 +152,23 @@ def forward_twice(place, work, inputs):
         ]
     stage.close()
     return results
+
+
+def stop(place, work, step):
+    """Body of a rank: the report of rank 0 asks to stop, all do, and then render the record whole."""
+    stage = place.enter(stage_of(work))
+    reported = []
+
+    def report(done, total):
+        reported.append(done)
+        return place.rank == 0 and done == step
+
+    stopped = None
+    try:
+        stage.run(work.records[0], report)
+    except Stopped as error:
+        stopped = str(error)
+    stage.ranks.check("where to stop", bytes([reported[-1]]))
+    again = stage.run(work.records[0], silent)
+    stage.close()
+    return stopped, Payload.unpack(again.payload).state.latents_BCTHW.numpy()

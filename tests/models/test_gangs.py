@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gangs import Work, denoised, encoded, forward_twice, in_gang
+from gangs import Work, denoised, encoded, forward_twice, in_gang, stop
 from model_runs import denoised_alone
 from PIL import Image
 
@@ -128,3 +128,13 @@ def test_the_context_parallelism_of_diffusers_computes_the_same(tiny):
     ours, theirs = in_gang(2, forward_twice, work, inputs)
     assert np.abs(ours).max() > 0.1
     assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("topology", [{"ulysses": 2}, {"cfg": 2}], ids=["ulysses", "cfg"])
+def test_ranks_stop_together_and_render_again(tiny, topology):
+    path = tiny("t2v-a14b")
+    records = encoded(path, [ROW | EVEN | {"steps": 5, "guidance": {"high": 4.0, "low": 3.0}}])
+    work = Work(path=path, records=records, experts=("high", "low"), topology=TopologyConfig(**topology))
+    stopped, latents = in_gang(2, stop, work, 2)
+    assert "was stopped after step 2" in stopped
+    assert np.array_equal(latents, denoised_alone(path, records[0], work.experts).numpy())
