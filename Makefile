@@ -7,7 +7,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Ray starts many Python processes; without bytecode each one would compile torch and diffusers again.
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo test test-slow chaos check bench docs lock clean
+.PHONY: demo test test-again test-slow chaos check bench docs lock clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/wanray tiny t2v-a14b .demo/model
@@ -15,6 +15,9 @@ demo: $(VENV)/.stamp
 
 test: $(VENV)/.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+
+test-again: $(VENV)/.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python tools/rerun_failed.py -m "not slow"
 
 test-slow: $(VENV)/.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
