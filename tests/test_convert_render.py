@@ -22,6 +22,7 @@ def latents_of(checkpoint, folder, dtype):
     }
 
 
+@pytest.mark.timeout(400)  # two renders of a full command each
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 0.0), ("bfloat16", 0.02)])
 def test_latents_are_equal_before_and_after(tmp_path, dtype, most):
     """Bit for bit in float32; in bfloat16 the islands lose what their file had beyond it."""

@@ -34,7 +34,8 @@ from wanray.engine.cluster import Cluster, check_fit
 from wanray.engine.endpoint.app import DRAIN_MARGIN_S, build
 from wanray.engine.pipeline import PoolSpec, make_pools
 from wanray.errors import EngineError
-from wanray.plan.pools import check_pools, choose_placement, pool_experts
+from wanray.plan.placement import choose_placement, pool_experts
+from wanray.plan.pools import check_pools
 from wanray.registry import MODELS
 
 MANIFESTS = sorted((DEPLOY / "kuberay").glob("*.yaml"))

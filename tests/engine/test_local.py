@@ -3,14 +3,16 @@
 import json
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from runs import events, metas, render, videos, write_config, write_manifest
+from runs import events, latents_of, metas, render, videos, write_config, write_manifest
 from safetensors.torch import load_file, save_file
 
 from wanray.records import canonical_json, content_key
+from wanray.storage import Store
 
 
 def test_render_then_nothing_left_to_do(tiny, tmp_path):
@@ -57,19 +59,22 @@ def test_ffprobe_agrees_with_meta(tiny, tmp_path):
     assert video.read_bytes().index(b"moov") < video.read_bytes().index(b"mdat")
 
 
-def test_split_and_both_give_equal_latents(tiny, tmp_path):
-    manifest = write_manifest(tmp_path / "m.parquet", 2)
-    for placement in ("split", "both"):
+def test_all_placements_give_equal_latents(tiny, tmp_path):
+    manifest = write_manifest(tmp_path / "m.parquet", 3)
+    for placement in ("split", "both", "swap"):
         (tmp_path / placement).mkdir()
         keys = {"placement": placement, "engine": "local", "output.save_latents": True}
         code, output = render(write_config(tmp_path / placement, tiny("t2v-a14b"), manifest, **keys))
         assert code == 0, output
-    split, both = metas(tmp_path / "split/out"), metas(tmp_path / "both/out")
-    assert split.keys() == both.keys()
-    for key in split:
-        name = f"out/clips/{key[:2]}/{key}/latents.safetensors"
-        one, other = (load_file(tmp_path / place / name)["latents"] for place in ("split", "both"))
-        assert torch.equal(one, other)
+    split, both, swap = (latents_of(tmp_path / place / "out") for place in ("split", "both", "swap"))
+    assert len(split) == 3
+    assert split.keys() == both.keys() == swap.keys()
+    assert all(torch.equal(split[key], both[key]) for key in split)
+    assert all(torch.equal(split[key], swap[key]) for key in split)
+    taken = [entry for entry in events(tmp_path / "swap/out", "released") if entry["pool"] == "denoise"]
+    assert Counter(entry["outcome"] for entry in taken) == {"part done": 3, "done": 3}
+    assert all(meta["timings_s"]["denoise"] > 0 for meta in metas(tmp_path / "swap/out").values())
+    assert not Store.open(str(tmp_path / "swap/out")).names("work"), "states of what is done were left"
 
 
 def test_weights_that_do_not_load_end_the_run_with_a_message(tiny, tmp_path):

@@ -36,6 +36,7 @@ def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
     runs = {
         "local": {"engine": "local"},
         "split": {"ray.address": cluster, "pools.denoise_high.gangs": 2},
+        "swap": {"ray.address": cluster, "placement": "swap", "pools.denoise.topology.cfg": 2},
         "gang": {
             "ray.address": cluster,
             "placement": "split",
@@ -51,10 +52,11 @@ def test_ray_equals_local_for_any_gang_size(tiny, tmp_path, cluster):
         )
         code, output = render(config)
         assert code == 0, output
-    local, split, gang = (latents_of(tmp_path / name / "out") for name in runs)
+    local, split, swap, gang = (latents_of(tmp_path / name / "out") for name in runs)
     assert len(local) == 2
-    assert local.keys() == split.keys() == gang.keys()
+    assert local.keys() == split.keys() == swap.keys() == gang.keys()
     assert all(torch.equal(local[key], split[key]) for key in local)
+    assert all(torch.equal(local[key], swap[key]) for key in local)
     assert all(torch.equal(local[key], gang[key]) for key in local)
     topology = next(iter(metas(tmp_path / "gang/out").values()))["topology"]
     kernel = {"world_size": 2, "attention": "sdpa"}

@@ -35,6 +35,8 @@ class Work:
     dtype: str = "float32"
     mode: str = "official"
     topology: TopologyConfig = field(default_factory=TopologyConfig)
+    swaps: bool = False
+    """One expert at a time is held; all records come once for each."""
     attends_to_pads: bool = False
     """As xDiT does by itself."""
 
@@ -128,14 +130,16 @@ def denoise(place, work):
     if work.attends_to_pads:
         xdit._Pad.is_next = lambda self: False
     stage = place.enter(stage_of(work))
-    records = [stage.run(record, silent) for record in work.records]
+    records = work.records
+    for _ in work.experts if work.swaps else (work.experts,):
+        records = [stage.run(record, silent) for record in records]
     stage.close()
     return [Payload.unpack(record.payload).state.latents_BCTHW.numpy() for record in records]
 
 
 def stage_of(work):
     checkpoint = open_checkpoint(work.path)
-    return Denoise(denoise_config(checkpoint, work.experts, work.mode, work.dtype, work.topology))
+    return Denoise(denoise_config(checkpoint, work.experts, work.mode, work.dtype, work.topology, work.swaps))
 
 
 def forward_twice(place, work, inputs):
@@ -148,7 +152,7 @@ def forward_twice(place, work, inputs):
     with torch.inference_mode():
         results = [
             transformer(**inputs, return_dict=False)[0].numpy()
-            for transformer in (stage.transformers[work.experts[0]], theirs)
+            for transformer in (stage.experts.get(work.experts[0], lambda: None), theirs)
         ]
     stage.close()
     return results

@@ -46,7 +46,7 @@ def record_of(path, row, mode="official", dtype="float32"):
     return Record.from_plan(plan)
 
 
-def denoise_config(checkpoint, experts, mode, dtype="float32", topology=ALONE):
+def denoise_config(checkpoint, experts, mode, dtype="float32", topology=ALONE, swaps=False):
     return DenoiseConfig(
         pool="denoise",
         transformers={expert: checkpoint.transformers[expert] for expert in experts},
@@ -56,6 +56,7 @@ def denoise_config(checkpoint, experts, mode, dtype="float32", topology=ALONE):
         mode=mode,
         dtype=dtype,
         noise="cpu",
+        swaps=swaps,
         topology=topology,
         attention="auto",
         check_inputs=True,

@@ -84,6 +84,18 @@ def test_a_gang_renders_what_one_process_renders(rendered, topology):
             assert np.array_equal(found, latents.numpy())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("topology", ["ulysses 2", "cfg 2", "fsdp 2", "cfg 2 x fsdp 2"])
+def test_a_gang_that_swaps_experts_renders_the_same(tiny, topology, dtype):
+    """Each half of two requests, the first high, then low; with FSDP a rank reads its part of each expert."""
+    path, experts = tiny("t2v-a14b"), ("high", "low")
+    records = encoded(path, rows_of("t2v-a14b", None), dtype)
+    expected = [denoised_alone(path, record, experts, dtype=dtype) for record in records]
+    work = Work(path=path, records=records, experts=experts, dtype=dtype)
+    for found, latents in zip(gang_of(work, TOPOLOGIES[topology], swaps=True), expected, strict=True):
+        assert np.array_equal(found, latents.numpy())
+
+
 @pytest.mark.parametrize("topology", ["ulysses 2", "ring 2", "ulysses 2 x ring 2"])
 def test_xdit_alone_attends_to_pads(rendered, topology):
     """What keeps the odd request right is ours: without it, its latents differ a hundredfold more."""

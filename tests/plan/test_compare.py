@@ -62,9 +62,9 @@ def test_more_gangs_are_faster_and_the_balanced_ones_cheapest(compared):
 
 
 def test_what_is_refused_says_why_and_the_others_go_on(compared):
-    split, swap, both = compared("placement=split,swap,both")
-    assert swap.refused == ("placement 'swap' is not available in this version: use split, both or auto")
-    assert (swap.estimate, swap.best) == (None, ())
+    split, other, both = compared("placement=split,mixed,both")
+    assert other.refused == "placement must be one of auto, split, swap, both, got 'mixed'"
+    assert (other.estimate, other.best) == (None, ())
     assert split.estimate.whole_s < both.estimate.whole_s
     two, three, seven = compared("topology.ulysses=2,5,7")
     assert two.estimate.num_gpus == 5, "of every denoise pool"
@@ -92,11 +92,11 @@ def planned(tiny, tmp_path, run_cli):
 
 
 def test_the_table_stands_below_the_plan(planned):
-    code, out, _ = planned("--compare", "placement=split,swap", "topology.ulysses=1,2,3", "estimate.mfu=0.4")
+    code, out, _ = planned("--compare", "placement=split,mixed", "topology.ulysses=1,2,3", "estimate.mfu=0.4")
     assert code == 0
     plan, _, table = out.partition("alternatives (6)")
     assert "790 TFLOP/s x 0.4" in plan, "one value is an override as ever"
-    assert table.count("refused: placement 'swap'") == 3
+    assert table.count("refused: placement must be one of") == 3
     assert table.count("must divide the model's 4 heads, got 3") == 1
     rows = [line for line in table.splitlines() if "<-" in line]
     assert [("fastest" in row, "fewest GPU hours" in row) for row in rows] == [(False, True), (True, False)]
@@ -104,12 +104,12 @@ def test_the_table_stands_below_the_plan(planned):
 
 
 def test_machines_get_the_alternatives_too(planned):
-    code, out, _ = planned("--json", "--compare", "placement=split,swap")
-    split, swap = json.loads(out)["alternatives"]
+    code, out, _ = planned("--json", "--compare", "placement=split,mixed")
+    split, mixed = json.loads(out)["alternatives"]
     assert code == 0
     assert split["settings"] == {"placement": "split"}
     assert split["estimate_s"] == split["estimate"]["whole_s"] > 0
-    assert "not available" in swap["refused"]
+    assert "got 'mixed'" in mixed["refused"]
     assert "alternatives" not in json.loads(planned("--json")[1])
 
 
@@ -117,3 +117,18 @@ def test_a_key_that_changes_requests_ends_the_command(planned):
     code, _, err = planned("--compare", "defaults.steps=2,3")
     assert code == 1
     assert "error: --compare defaults.steps is not possible" in err
+
+
+def test_numbers_of_gpus_are_compared_by_their_best_layouts(compared):
+    found = compared("denoise.gpus=4,8,16")
+    times = [item.estimate.whole_s for item in found]
+    assert times == sorted(times, reverse=True)
+    assert times[0] / times[2] > 3
+    (refused, taken) = compared("denoise.gpus=4,8", overrides=["estimate.gpu=L4", "placement=split"])
+    assert "no gang of up to 8 GPUs" in refused.refused
+    assert taken.estimate is not None or "no gang" in taken.refused
+
+
+def test_swapping_after_each_request_takes_longer_than_after_many(compared):
+    one, many = compared("denoise.swap_after=1,16", overrides=["placement=swap", "estimate.host_gb_per_s=2"])
+    assert one.estimate.whole_s > many.estimate.whole_s

@@ -11,7 +11,7 @@ from wanray.registry import MODELS
 SMALL, LARGE = (832, 480, 49), (832, 480, 81)
 
 
-def make_work(shapes, model="t2v-a14b", num_texts=None, **known):
+def make_work(shapes, model="t2v-a14b", num_texts=None, expert_bytes=28 * 10**9, **known):
     """Requests of 40 steps: (width, height, frames) -> number."""
     row = MODELS[model]
     costs = {(*shape, 40, 12.0, "unipc", True): number for shape, number in shapes.items()}
@@ -21,6 +21,7 @@ def make_work(shapes, model="t2v-a14b", num_texts=None, **known):
         groups=shape_groups(costs, row, row.dims, row.boundary, "official"),
         text_bytes=np.full(num_texts or sum(shapes.values()), 100, np.int32),
         num_encoder_weights=5 * 10**9,
+        expert_bytes=expert_bytes,
         vae_channels=96,
         wants_gpu=frozenset({"decode"}),
         **known,

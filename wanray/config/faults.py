@@ -30,15 +30,23 @@ class DenoisingConfig:
 
     checkpoint_every_steps: int = 0
     """Store the state of a clip in work every so many steps and between two experts; 0: only when a run is
-    told to stop. A clip whose gang dies goes on from the newest one."""
+    told to stop, and between two experts that are swapped. A clip whose gang dies goes on from the newest."""
     attention: str = "auto"
     """Kernel on GPUs: `flash_4`, `flash_3`, `cudnn`, `flash_2` or `sdpa`, which are all exact; `auto` takes
     the first of these that works on all GPUs of a gang."""
+    gpus: int | None = None
+    """GPUs for all denoise gangs together; placement and gangs are then chosen, as renders
+    most videos per hour; None: they are as `placement` and `pools` say."""
+    swap_after: int = 8
+    """With placement `swap`: requests that a gang takes through one expert before it swaps, if so
+    many wait."""
     check_inputs: bool = False
     """Compare digests of what the ranks of a gang got, at the start of each request: for debugging."""
 
     def __post_init__(self) -> None:
         check_choice("denoise.attention", self.attention, ("auto", *ATTENTIONS))
+        check_at_least("denoise.gpus", self.gpus, 1)
+        check_at_least("denoise.swap_after", self.swap_after, 1)
         check_at_least("denoise.checkpoint_every_steps", self.checkpoint_every_steps, 0)
 
 

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 from wanray.config.checks import check_at_least, check_choice
 from wanray.config.extension import CacheConfig, ExtensionConfig
 from wanray.config.faults import DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
+from wanray.config.gpus import GPUS
 from wanray.config.serve import ServeConfig
 from wanray.config.topology import TopologyConfig
 from wanray.errors import ConfigError
@@ -245,7 +246,7 @@ class PoolConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolsConfig:
-    """One entry per pool. `denoise` serves models with one expert and placement `both`."""
+    """One entry per pool. `denoise` serves models with one expert, and placements `both` and `swap`."""
 
     extend: PoolConfig = field(default_factory=PoolConfig)
     encode: PoolConfig = field(default_factory=PoolConfig)
@@ -270,9 +271,9 @@ class EstimateConfig:
     """What the plan's estimate rests on: what was measured, else what is assumed of GPUs and CPUs."""
 
     profile: str | None = None
-    """Measured times of an earlier run: a `profile.json`, a run's folder, or the `output.url` of a render,
-    which means its newest run; None: this output's own newest run, if there is any; `none`: only the FLOP
-    model."""
+    """Measured times: a `profile.json`, a run's folder, or the `output.url` of a render, which means what
+    `wanray profile` kept there, else its newest run; None: those of this output, if there are any; `none`:
+    only the FLOP model."""
     start_s: float | None = None
     """Seconds until all workers have loaded their weights; None: as measured, else 0."""
     price_per_gpu_hour: float | None = None
@@ -280,8 +281,14 @@ class EstimateConfig:
     currency: str = "USD"
     """Of that price."""
 
-    peak_tflops: float = 790.0
-    """Dense bfloat16 peak of one GPU (790: a sustained H100)."""
+    gpu: str = "H100"
+    """Kind of GPU: A10, A100, A100-40, B200, H100, H200, L4, L40S, RTX-4090 or RTX-5090, for the next two."""
+    gpu_gib: float | None = None
+    """Memory of one GPU, as `wanray doctor` tells; None: that of the kind."""
+    peak_tflops: float | None = None
+    """Dense bfloat16 peak of one GPU; None: that of the kind (H100: 790, which it sustains)."""
+    host_gb_per_s: float = 10.0
+    """At which a GPU reads weights from the host's memory, for placement `swap`."""
     mfu: float = 0.5
     """Share of the peak that denoising reaches."""
     cpu_tflops: float = 0.05
@@ -292,13 +299,25 @@ class EstimateConfig:
     text alone."""
 
     def __post_init__(self) -> None:
-        for name in ("peak_tflops", "cpu_tflops"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"estimate.{name} must be above 0, got {getattr(self, name)}")
+        check_choice("estimate.gpu", self.gpu, tuple(GPUS))
+        for name in ("gpu_gib", "peak_tflops", "cpu_tflops", "host_gb_per_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"estimate.{name} must be above 0, got {value}")
         for name in ("encode_s", "start_s", "price_per_gpu_hour"):
             check_at_least(f"estimate.{name}", getattr(self, name), 0)
         if not 0 < self.mfu <= 1:
             raise ConfigError(f"estimate.mfu must be above 0 and at most 1, got {self.mfu}")
+
+    @property
+    def gpu_tflops(self) -> float:
+        """Peak of one GPU."""
+        return GPUS[self.gpu].tflops if self.peak_tflops is None else self.peak_tflops
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Memory of one GPU."""
+        return round((GPUS[self.gpu].gib if self.gpu_gib is None else self.gpu_gib) * 2**30)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,7 +358,8 @@ class RenderConfig:
     extension: ExtensionConfig = field(default_factory=ExtensionConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     placement: str = "auto"
-    """Of two experts: `split` (a pool each), `both` (in every gang) or `auto`; `swap` is yet to come."""
+    """Of two experts: `split` (a pool each), `both` (in every gang), `swap` (a gang does the steps of both
+    and holds one at a time while the other stays in the host's memory) or `auto`."""
     claim: bool = False
     """Several runs, on several clusters, share one manifest and output: each takes what no other has."""
     pools: PoolsConfig = field(default_factory=PoolsConfig)
@@ -364,5 +384,3 @@ class RenderConfig:
         check_choice("engine", self.engine, ("ray", "local"))
         check_choice("on_invalid", self.on_invalid, ("record", "fail"))
         check_choice("placement", self.placement, PLACEMENTS)
-        if self.placement == "swap":
-            raise ConfigError("placement 'swap' is not available in this version: use split, both or auto")

@@ -1,7 +1,7 @@
 """How the ranks of a gang divide a request: one value that knows what can be divided so."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from wanray.config.checks import check_at_least
 from wanray.config.faults import ATTENTIONS
@@ -26,8 +26,8 @@ class TopologyConfig:
 
     def check(self, key: str) -> None:
         """Raise ConfigError if ranks cannot be arranged so; `key` is where this stands."""
-        for name in ("cfg", "ulysses", "ring", "fsdp"):
-            check_at_least(f"{key}.{name}", getattr(self, name), 1)
+        for item in fields(self):
+            check_at_least(f"{key}.{item.name}", getattr(self, item.name), 1)
         if self.cfg > 2:
             raise ConfigError(f"{key}.cfg must be 1 or 2, got {self.cfg}")
         if self.fsdp not in (1, self.world_size):
@@ -54,12 +54,32 @@ class TopologyConfig:
     def check_tokens(self, key: str, num_tokens: Collection[int]) -> None:
         """Raise ConfigError for numbers of tokens that leave nothing but pads to the last ranks."""
         for number in sorted(num_tokens):
-            num_pads = -number % self.num_parts
-            if num_pads >= self.ulysses * -(-number // self.num_parts):
+            if self.is_too_fine(number):
                 raise ConfigError(
                     f"{key} cannot divide a request of {number} tokens among ulysses {self.ulysses} x ring "
                     f"{self.ring} ranks: use fewer, or larger videos"
                 )
+
+    def is_too_fine(self, num_tokens: int) -> bool:
+        """Whether so few tokens would leave nothing but pads to the last ranks."""
+        num_pads = -num_tokens % self.num_parts
+        return num_pads >= self.ulysses * -(-num_tokens // self.num_parts)
+
+    @property
+    def words(self) -> str:
+        """Such as `cfg 2 x ulysses 4`; empty for one rank."""
+        ways = [f"{item.name} {getattr(self, item.name)}" for item in fields(self)]
+        return " x ".join(way for way in ways if not way.endswith(" 1"))
+
+    @staticmethod
+    def from_words(words: str) -> "TopologyConfig":
+        """The topology whose `words` these are.
+
+        Raises:
+            ValueError, TypeError: they are not.
+        """
+        pairs = [way.split() for way in words.split(" x ")] if words else []
+        return TopologyConfig(**{name: int(size) for name, size in pairs})
 
     @property
     def num_parts(self) -> int:

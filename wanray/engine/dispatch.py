@@ -8,9 +8,18 @@ gang at a time.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 
-Ticket = asyncio.Future[int | None]
+from wanray.engine.visits import Turns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """Of a request that waits for a gang."""
+
+    visit: int
+    answer: "asyncio.Future[int | None]"
 
 
 class GangState(StrEnum):
@@ -25,27 +34,34 @@ class GangState(StrEnum):
 
 
 class Dispatch:
-    """Requests wait here for gangs, each of which has seats for so many at once. For one event loop."""
+    """Requests wait here for gangs, each of which has seats for so many at once. For one event loop.
 
-    def __init__(self, num_gangs: int, seats: int = 1) -> None:
+    visits, in_a_row: as a `PoolSpec` has them.
+    """
+
+    def __init__(self, num_gangs: int, seats: int = 1, visits: int = 1, in_a_row: int = 1) -> None:
         self._states = [GangState.DOWN] * num_gangs
         self._loads = [0] * num_gangs
         self._seats = seats
-        self._fresh: deque[Ticket] = deque()
+        self._fresh: list[deque[Ticket]] = [deque() for _ in range(visits)]
+        """By visit."""
+        self._turns = Turns(num_gangs, in_a_row)
         self._suspects: deque[Ticket] = deque()
         self._trial: int | None = None
         self._closed = False
 
-    async def take(self, suspect: bool) -> int | None:
+    async def take(self, suspect: bool, visit: int = 0) -> int | None:
         """The number of a gang, one of whose seats is now taken; None when no more requests are taken.
+
+        visit: how often the request was here before.
 
         Raises:
             RuntimeError: all gangs are lost.
         """
-        ticket: Ticket = asyncio.get_running_loop().create_future()
-        (self._suspects if suspect else self._fresh).append(ticket)
+        ticket = Ticket(visit, asyncio.get_running_loop().create_future())
+        (self._suspects if suspect else self._fresh[visit]).append(ticket)
         self._match()
-        return await ticket
+        return await ticket.answer
 
     def leave(self, gang: int) -> None:
         """A gang is through with one request."""
@@ -58,6 +74,8 @@ class Dispatch:
     def change(self, gang: int, state: GangState) -> None:
         """A gang came up, died or was given up; whatever it had in work is not there any more."""
         self._states[gang], self._loads[gang] = state, 0
+        if state is GangState.DOWN:
+            self._turns.begin_anew(gang)
         if self._trial == gang:
             self._trial = None
         self._match()
@@ -81,43 +99,47 @@ class Dispatch:
 
     def _match(self) -> None:
         if self._closed:
-            self._answer_all(lambda ticket: ticket.set_result(None))
+            self._answer_all(lambda ticket: ticket.answer.set_result(None))
         elif self.count(GangState.LOST) == len(self._states):
-            self._answer_all(lambda ticket: ticket.set_exception(RuntimeError("all gangs are lost")))
+            self._answer_all(lambda ticket: ticket.answer.set_exception(RuntimeError("all gangs are lost")))
         while (pair := self._next()) is not None:
             queue, gang = pair
             ticket = queue.popleft()
-            if ticket.done():  # its request was cancelled
+            if ticket.answer.done():  # its request was cancelled
                 continue
             self._states[gang] = GangState.BUSY
             self._loads[gang] += 1
             self._trial = gang if queue is self._suspects else self._trial
-            ticket.set_result(gang)
+            self._turns.took(gang, ticket.visit)
+            ticket.answer.set_result(gang)
 
     def _next(self) -> tuple[deque[Ticket], int] | None:
         """Who has its turn, and where: what has waited longest is a suspect, and needs a gang of its own."""
         kept_free = self._trial
         if self._suspects and self._trial is None and self._may_risk():
-            kept_free = self._emptiest()
+            kept_free = next(iter(self._emptiest()), None)
             if kept_free is not None and not self._loads[kept_free]:
                 return self._suspects, kept_free
-        gang = self._emptiest(kept_free)
-        if not self._fresh or gang is None or self._loads[gang] >= self._seats:
+        waiting = [visit for visit, queue in enumerate(self._fresh) if queue]
+        gangs = self._emptiest(kept_free)
+        if not waiting or not gangs or self._loads[gangs[0]] >= self._seats:
             return None
-        return self._fresh, gang
+        gang, visit = (gangs[0], 0) if len(self._fresh) == 1 else self._turns.choose(gangs, waiting)
+        return self._fresh[visit], gang
 
-    def _emptiest(self, but: int | None = None) -> int | None:
-        """The gang that works and has the least in work."""
+    def _emptiest(self, but: int | None = None) -> list[int]:
+        """The gangs that work and have the least in work."""
         up = (GangState.IDLE, GangState.BUSY)
         gangs = [gang for gang, state in enumerate(self._states) if state in up and gang != but]
-        return min(gangs, key=self._loads.__getitem__, default=None)
+        least = min((self._loads[gang] for gang in gangs), default=0)
+        return [gang for gang in gangs if self._loads[gang] == least]
 
     def _may_risk(self) -> bool:
         usable = len(self._states) - self.count(GangState.LOST)
-        return not self._fresh or usable == 1 or self.count(GangState.IDLE, GangState.BUSY) > 1
+        return not any(self._fresh) or usable == 1 or self.count(GangState.IDLE, GangState.BUSY) > 1
 
     def _answer_all(self, answer: Callable[[Ticket], None]) -> None:
-        for queue in (self._suspects, self._fresh):
+        for queue in (self._suspects, *self._fresh):
             while queue:
-                if not (ticket := queue.popleft()).done():
+                if not (ticket := queue.popleft()).answer.done():
                     answer(ticket)

@@ -52,7 +52,7 @@ class Fleet:
         """Where each gang shall be; where it is stands with the gang."""
         self._placed = asyncio.Event()
         self._starting: asyncio.Task[None]
-        self._dispatch = Dispatch(pool.num_workers, pool.concurrency)
+        self._dispatch = Dispatch(pool.num_workers, pool.concurrency, pool.visits, pool.in_a_row)
         self._builds: dict[int, asyncio.Task[None]] = {}
         self.is_stopping, self._why_lost = False, ""
 
@@ -110,7 +110,7 @@ class Fleet:
         else:
             self._dispatch.change(gang.worker, GangState.IDLE)
 
-    async def take(self, suspect: bool) -> Lease | None:
+    async def take(self, suspect: bool, visit: int) -> Lease | None:
         """A seat on the next gang whose ranks answer; None when the run stops. The dead are rebuilt.
 
         Raises:
@@ -118,7 +118,7 @@ class Fleet:
         """
         while True:
             try:
-                number = await self._dispatch.take(suspect)
+                number = await self._dispatch.take(suspect, visit)
             except RuntimeError:
                 lost = f"all gangs of pool {self._pool.name} are lost: {self._why_lost}"
                 raise RuntimeError(lost) from None

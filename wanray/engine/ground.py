@@ -19,10 +19,13 @@ from wanray.errors import ConfigError, StorageError
 from wanray.hub import resolve as resolve_path
 from wanray.manifest import Keep, Resolver
 from wanray.manifest.media import absolute_roots
-from wanray.plan.pools import check_pools, choose_placement, pool_experts
+from wanray.plan.placement import choose_placement, pool_experts
+from wanray.plan.pools import check_pools
+from wanray.plan.settle import check_choice_is_free
 from wanray.registry import DIFFUSERS_DEFAULTS
 from wanray.sinks.ledger import Ledger
 from wanray.sinks.video import check_video
+from wanray.stages.configs import ExtendConfig
 from wanray.storage import Store
 
 
@@ -40,10 +43,17 @@ class Ground:
     ledger: Ledger
     resolver: Resolver
     pools: tuple[PoolSpec, ...]
+    extend: ExtendConfig | None
+    """Of the pool that extends prompts, if there is one."""
     extension_words: dict[str, Any]
     """How prompts are extended, for the plan; empty: they are rendered as written."""
     notes: tuple[str, ...]
     """What the user should know of it."""
+
+    def settled(self, config: RenderConfig, placement: str) -> "Ground":
+        """The same with pools as `config` has them."""
+        pools = make_pools(config, self.checkpoint, self.model, placement, self.run, self.extend)
+        return replace(self, config=config, placement=placement, pools=pools)
 
 
 def lay_ground(config: RenderConfig, *, keeps: bool) -> Ground:
@@ -58,11 +68,13 @@ def lay_ground(config: RenderConfig, *, keeps: bool) -> Ground:
     check_video(config.output.video)
     config = replace(config, media=absolute_roots(config.media))
     checkpoint = open_checkpoint(resolve_path(config.model.path), config.model.name)
+    check_choice_is_free(config)
     placement = choose_placement(config, checkpoint.model)
     notes = check_pools(config, placement, checkpoint.dims, list(pool_experts(placement, checkpoint.model)))
     model = {"name": checkpoint.model.name, "digest": weights_digest(checkpoint)}
     ledger, run = Ledger(Store.open(config.output.url)), config.run or new_run()
     extending = make_extending(config, checkpoint.model)
+    extend = extending.stage if extending else None
     resolver = make_resolver(config, checkpoint, model, Keeper(ledger.store, keeps))
     return Ground(
         config=config,
@@ -72,7 +84,8 @@ def lay_ground(config: RenderConfig, *, keeps: bool) -> Ground:
         run=run,
         ledger=ledger,
         resolver=replace(resolver, extension=extending and extending.extension),
-        pools=make_pools(config, checkpoint, model, placement, run, extending and extending.stage),
+        pools=make_pools(config, checkpoint, model, placement, run, extend),
+        extend=extend,
         extension_words=extending.words() if extending else {},
         notes=tuple(notes),
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec, resources_of, worker_for
 from wanray.engine.rounds import Finish
+from wanray.engine.visits import COMES_AGAIN
 from wanray.engine.work import Chain, outcome_of
 from wanray.errors import ConfigError, EngineError
 from wanray.records import STOPPED, Record
@@ -26,8 +27,8 @@ POLL_S = 0.5
 class _Pipe:
     """A bounded queue that ends when all who fill it have, or gives up when another thread has failed."""
 
-    def __init__(self, stop: threading.Event, num_writers: int) -> None:
-        self._queue: queue.Queue[Record | None] = queue.Queue(QUEUED_RECORDS)
+    def __init__(self, stop: threading.Event, num_writers: int, size: int) -> None:
+        self._queue: queue.Queue[Record | None] = queue.Queue(size)
         self._stop = stop
         self._lock, self._num_writers = threading.Lock(), num_writers
 
@@ -38,6 +39,16 @@ class _Pipe:
             is_last = not self._num_writers
         if is_last:
             self.put(None)
+
+    def more(self, most: int) -> list[Record]:
+        """Up to `most` records that are there already."""
+        records: list[Record] = []
+        with suppress(queue.Empty):
+            while len(records) < most and (record := self._queue.get_nowait()) is not None:
+                records.append(record)
+            if len(records) < most:
+                self.put(None)  # that was the end, which others shall see too
+        return records
 
     def put(self, record: Record | None) -> None:
         while not self._stop.is_set():
@@ -93,7 +104,8 @@ def _stream(line: _Line, records: Iterator[Record]) -> None:
     """One thread feeds the records, `concurrency` work for each pool."""
     broken = threading.Event()
     writers = [1, *(pool.concurrency for pool in line.pools)]
-    pipes = [_Pipe(broken, number) for number in writers[:-1]]
+    sizes = [max(QUEUED_RECORDS, pool.in_a_row - 1) for pool in line.pools]
+    pipes = [_Pipe(broken, number, size) for number, size in zip(writers, sizes, strict=False)]
     with ThreadPoolExecutor(sum(writers)) as threads:
         jobs = [threads.submit(_feed, records, pipes[0], line.stop)]
         for index, pool in enumerate(line.pools):
@@ -127,17 +139,23 @@ def _feed(records: Iterator[Record], target: _Pipe, stop: threading.Event) -> No
 
 
 def _pump(line: _Line, index: int, source: _Pipe, target: _Pipe | None) -> None:
+    """Some records at a time through all visits, so that what is swapped between two is swapped for all."""
+    pool = line.pools[index]
     for record in source:
-        result = _work(line, index, record) if record.is_open else record
-        if target is None:
-            line.finish(result)
-        else:
-            target.put(result)
+        records = [record, *source.more(pool.in_a_row - 1)]
+        for visit in range(pool.visits - 1):
+            records = [_work(line, index, item, visit) if item.is_open else item for item in records]
+        for item in records:
+            result = _work(line, index, item, pool.visits - 1) if item.is_open else item
+            if target is None:
+                line.finish(result)
+            else:
+                target.put(result)
     if target is not None:
         target.end()
 
 
-def _work(line: _Line, index: int, record: Record) -> Record:
+def _work(line: _Line, index: int, record: Record, visit: int) -> Record:
     pool, monitor, key = line.pools[index], line.monitor, record.key
     if line.stop.is_set() and not pool.finishes:
         return record.skip(STOPPED)
@@ -148,5 +166,7 @@ def _work(line: _Line, index: int, record: Record) -> Record:
 
     monitor.dispatched(pool.name, key, 0, ts=time.time())
     record = line.chains[index].run(record, report)
-    monitor.released(pool.name, key, 0, outcome_of(record), ts=time.time())
+    comes_again = outcome_of(record) == "done" and visit + 1 < pool.visits
+    outcome = COMES_AGAIN if comes_again else outcome_of(record)
+    monitor.released(pool.name, key, 0, outcome, ts=time.time())
     return record

@@ -6,7 +6,8 @@ from typing import Any
 from wanray.checkpoint import Checkpoint, Component
 from wanray.config import NumericsConfig, PoolConfig, RenderConfig
 from wanray.digest import parts_digest
-from wanray.plan.pools import pool_config, pool_experts
+from wanray.plan.placement import pool_experts
+from wanray.plan.pools import pool_config
 from wanray.stage import StageSpec, Worker
 from wanray.stages.configs import (
     AdmitConfig,
@@ -36,6 +37,10 @@ class PoolSpec:
     """Ranks in a gang."""
     concurrency: int = 1
     """Records that a worker has in work at once, a thread for each; 1 for gangs of several ranks."""
+    visits: int = 1
+    """Times that each record comes here; between two it is elsewhere, so that a worker may take others."""
+    in_a_row: int = 1
+    """Records that a worker takes at the same visit before it turns to those of another, if so many wait."""
     shares: bool = False
     """Requests of equal prompts and media share what is made of them: the first goes alone."""
     finishes: bool = False
@@ -96,7 +101,7 @@ def make_pools(
         first.insert(0, make_extend_pool(config, extend))
     first[0] = replace(first[0], stages=(_admit_stage(config, run), *first[0].stages))
     denoise = [
-        _gangs(name, pool_config(config, name), _denoise_stage(name, experts, config, checkpoint))
+        _gangs(config, name, placement, _denoise_stage(name, experts, placement, config, checkpoint))
         for name, experts in pool_experts(placement, checkpoint.model).items()
     ]
     return (*first, *denoise, _decode_pool(config, _decode_stage(config, checkpoint, model, run)))
@@ -140,9 +145,12 @@ def _sharing(name: str, pool: PoolConfig, usual: int, *stages: StageSpec, wants_
     return replace(workers, shares=True, concurrency=pool.concurrency or usual)
 
 
-def _gangs(name: str, pool: PoolConfig, stage: StageSpec) -> PoolSpec:
-    size = {"num_workers": pool.gangs, "world_size": pool.topology.world_size}
-    return replace(_workers(name, pool, stage), **size)
+def _gangs(config: RenderConfig, name: str, placement: str, stage: StageSpec) -> PoolSpec:
+    pool = pool_config(config, name)
+    gangs = replace(_workers(name, pool, stage), num_workers=pool.gangs, world_size=pool.topology.world_size)
+    if placement != "swap":
+        return gangs
+    return replace(gangs, visits=len(stage.config.transformers), in_a_row=config.denoise.swap_after)
 
 
 def _admit_stage(config: RenderConfig, run: str) -> StageSpec:
@@ -191,7 +199,7 @@ def _condition_stage(config: RenderConfig, checkpoint: Checkpoint) -> StageSpec:
 
 
 def _denoise_stage(
-    name: str, experts: tuple[str, ...], config: RenderConfig, checkpoint: Checkpoint
+    name: str, experts: tuple[str, ...], placement: str, config: RenderConfig, checkpoint: Checkpoint
 ) -> StageSpec:
     denoise = DenoiseConfig(
         pool=name,
@@ -202,6 +210,7 @@ def _denoise_stage(
         mode=config.numerics.mode,
         dtype=config.numerics.dtype,
         noise=config.numerics.noise,
+        swaps=placement == "swap",
         topology=pool_config(config, name).topology,
         attention=config.attention,
         check_inputs=config.denoise.check_inputs,

@@ -23,6 +23,7 @@ from wanray.engine.fleet import LEAVING, Fleet, Lease
 from wanray.engine.gang import Gang, RankFailedError
 from wanray.engine.patience import Patience
 from wanray.engine.pipeline import PoolSpec
+from wanray.engine.visits import COMES_AGAIN
 from wanray.errors import FailureCause, FailureClass
 from wanray.records import STOPPED, FailedTry
 
@@ -70,15 +71,16 @@ class GangPool:
         events, self.events = self.events, []
         return events
 
-    async def run(self, ref: list[Any], key: str, shape: str, group: str) -> Verdict:
+    async def run(self, ref: list[Any], key: str, shape: str, group: str, visit: int) -> Verdict:
         """Render one record. Who asks for a key that is in work, after a crash of its own, waits for that.
 
         shape: requests of one shape take equally long per step.
         group: of requests that share what is made of the first of them; empty: it shares nothing.
+        visit: how often it was here before.
         """
         self.inputs[key] = ref
         if key not in self.work:
-            self.work[key] = asyncio.ensure_future(self._in_turn(key, shape, group))
+            self.work[key] = asyncio.ensure_future(self._in_turn(key, shape, group, visit))
             self.work[key].add_done_callback(lambda _: self._forget(key))
         return await asyncio.shield(self.work[key])
 
@@ -88,14 +90,14 @@ class GangPool:
         self.gangs.pop(key, None)
         self.cancelled.discard(key)
 
-    async def _in_turn(self, key: str, shape: str, group: str) -> Verdict:
+    async def _in_turn(self, key: str, shape: str, group: str, visit: int) -> Verdict:
         async with self.firsts.turn(group):
-            return await self._run(key, shape)
+            return await self._run(key, shape, visit)
 
-    async def _run(self, key: str, shape: str) -> Verdict:
+    async def _run(self, key: str, shape: str, visit: int) -> Verdict:
         tries: list[FailedTry] = []
         suspect = False
-        while (lease := await self.fleet.take(suspect)) is not None:
+        while (lease := await self.fleet.take(suspect, visit)) is not None:
             if key in self.cancelled:
                 self.fleet.leave(lease)
                 return Verdict([], [])
@@ -111,7 +113,8 @@ class GangPool:
                     return Verdict([], [*tries, tried])
                 tries.append(tried)
                 continue
-            self._tell("released", key, worker, outcome)
+            comes_again = outcome == "done" and visit + 1 < self.pool.visits
+            self._tell("released", key, worker, COMES_AGAIN if comes_again else outcome)
             if outcome == STOPPED and key in self.cancelled and not self.fleet.is_stopping:
                 self.fleet.leave(lease)
                 return Verdict([], [])

@@ -1,6 +1,7 @@
 """From a config to a planned job: everything decided and checked, nothing started."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -10,8 +11,11 @@ from wanray.engine.pipeline import PoolSpec, numerics_json
 from wanray.errors import ConfigError
 from wanray.manifest import read_batches, resolve
 from wanray.plan import Plan, Selection, Work, WritePart, make_estimate, select_requests, store_plan
-from wanray.plan.pools import DENOISE_POOLS, check_shapes, placement_reason, shape_groups
+from wanray.plan.placement import DENOISE_POOLS
+from wanray.plan.pools import check_shapes, shape_groups
 from wanray.plan.profile import Profile, find_profile, fits
+from wanray.plan.samples import Sampler
+from wanray.plan.settle import settle
 from wanray.plan.storage import earlier_clips
 from wanray.plan.work import sizes_of
 from wanray.sinks.index import drop_from_index, indexed_keys
@@ -51,27 +55,35 @@ class Choice:
 EVERYTHING = Choice()
 
 
-def prepare(config: RenderConfig, choice: Choice = EVERYTHING, *, write: bool) -> Job:
+def prepare(
+    config: RenderConfig, choice: Choice = EVERYTHING, *, write: bool, sample_steps: int | None = None
+) -> Job:
     """Plan the job. With `write`, the output is checked and config and plan files are stored under `runs/`.
+
+    sample_steps: render only a few requests of each kind, with so many steps.
 
     Raises:
         ConfigError, ManifestError: wrong use.
         StorageError: the output cannot be reached.
     """
     ground = lay_ground(config, keeps=write)
-    config, ledger, run, notes = ground.config, ground.ledger, ground.run, [*ground.notes]
+    ledger, run, notes = ground.ledger, ground.run, [*ground.notes]
     resolved = resolve(read_batches(config.manifest), ground.resolver)
+    if sample_steps is not None:
+        resolved = Sampler(sample_steps, ground.model, numerics_json(config.numerics))(resolved)
     if write:
         notes += check_output(ledger.store)
     failed = set() if choice.retry_failed or choice.only else ledger.keys_failed_for_good()
     writer = _part_writer(ledger.store, run, write)
     selection = select_requests(resolved, _committed(ledger, write), writer, failed, choice.only)
     if write:
-        store_config(ledger.store, run, config)
+        store_config(ledger.store, run, ground.config)
     work = _work(ground, selection, notes)
+    config, placement, reason = settle(ground.config, work)
+    ground = ground.settled(config, placement)
     denoise = [pool.name for pool in ground.pools if pool.name in DENOISE_POOLS.values()]
     notes += check_shapes(config, denoise, work.groups)
-    plan = _plan(ground, work, selection, notes)
+    plan = _plan(ground, work, selection, reason, notes)
     if write:
         store_plan(ledger.store, plan)
     return Job(
@@ -109,7 +121,7 @@ def _work(ground: Ground, selection: Selection, notes: list[str]) -> Work:
         wants_gpu=frozenset(pool.name for pool in ground.pools if pool.wants_gpu),
         profile=_profile(config, checkpoint.model.name, store, notes),
         clip_bytes=earlier_clips(store, config.output.video),
-        **sizes_of(checkpoint),
+        **sizes_of(checkpoint, config.numerics.dtype),
     )
 
 
@@ -124,7 +136,7 @@ def _profile(config: RenderConfig, model: str, store: Store, notes: list[str]) -
     return None if differs else profile
 
 
-def _plan(ground: Ground, work: Work, selection: Selection, notes: list[str]) -> Plan:
+def _plan(ground: Ground, work: Work, selection: Selection, reason: str, notes: list[str]) -> Plan:
     config, run = ground.config, ground.run
     estimated = make_estimate(config, work, ground.placement)
     return Plan(
@@ -132,7 +144,7 @@ def _plan(ground: Ground, work: Work, selection: Selection, notes: list[str]) ->
         model=ground.model,
         numerics=numerics_json(config.numerics),
         placement=ground.placement,
-        placement_reason=placement_reason(config, ground.placement),
+        placement_reason=reason,
         counts=selection.counts,
         groups=estimated.groups,
         pools=estimated.pools,
@@ -141,7 +153,14 @@ def _plan(ground: Ground, work: Work, selection: Selection, notes: list[str]) ->
         num_problems=selection.problems.num,
         broken_rules=selection.problems.broken_rules(),
         notes=tuple(notes),
-        assumptions={name: value for name, value in asdict(config.estimate).items() if value is not None},
+        assumptions=_assumptions(config),
         extension=ground.extension_words,
         estimate=estimated.estimate,
     )
+
+
+def _assumptions(config: RenderConfig) -> dict[str, Any]:
+    """What the estimate rests on, with what follows from the kind of GPU."""
+    estimate = config.estimate
+    given = {name: value for name, value in asdict(estimate).items() if value is not None}
+    return given | {"peak_tflops": estimate.gpu_tflops, "gpu_gib": estimate.gpu_bytes / 2**30}

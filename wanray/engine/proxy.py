@@ -16,10 +16,10 @@ FETCHES = 3
 
 
 class GangProxy:
-    """One instance per pool, on the driver's node; its calls overlap."""
+    """One instance per pool and visit, on the driver's node; its calls overlap."""
 
-    def __init__(self, pool: PoolSpec, actor: Any) -> None:
-        self.pool, self.actor = pool, actor
+    def __init__(self, pool: PoolSpec, actor: Any, visit: int = 0) -> None:
+        self.pool, self.actor, self.visit = pool, actor, visit
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         """One record in, one out; those that have failed before, or are left alone, pass by."""
@@ -29,7 +29,7 @@ class GangProxy:
         group = _group(request) if self.pool.shares else ""
         tries: list[FailedTry] = []
         for _ in range(FETCHES):
-            result = await self.actor.run.remote([ray.put(batch)], key, _shape(request), group)
+            result = await self.actor.run.remote([ray.put(batch)], key, _shape(request), group, self.visit)
             tries += result.tries
             if not result.table:
                 break

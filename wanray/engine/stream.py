@@ -88,14 +88,15 @@ def _dataset(
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # the hanging detector takes every long request for a hang
     context.memory_usage_poll_interval_s = None  # a thread per task that measures what nobody reads
-    limit_queues(context, {_class_name(pool): _queued(pool, config) for pool in pools})
+    visits = [(pool, visit) for pool in pools for visit in range(pool.visits)]
+    limit_queues(context, {_class_name(pool, visit): _queued(pool, config) for pool, visit in visits})
     filesystem, paths = store.for_arrow(parts)
     dataset = ray.data.read_parquet(paths, filesystem=filesystem).repartition(target_num_rows_per_block=1)
-    for pool in pools:
+    for pool, visit in visits:
         in_flight = pool.num_seats + AHEAD
         dataset = dataset.map_batches(
-            type(_class_name(pool), (GangProxy,), {}),  # Ray Data names its operators after the class
-            fn_constructor_kwargs={"pool": pool, "actor": actors[pool.name]},
+            type(_class_name(pool, visit), (GangProxy,), {}),  # Ray Data names its operators after the class
+            fn_constructor_kwargs={"pool": pool, "actor": actors[pool.name], "visit": visit},
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
@@ -109,9 +110,10 @@ def _dataset(
 
 def _queued(pool: PoolSpec, config: RayConfig) -> int:
     """Records in front of a pool, besides the `AHEAD` that its proxy already holds."""
-    ahead = 2 * (pool.num_seats + AHEAD) if config.rows_ahead is None else config.rows_ahead
+    ahead = 2 * (pool.num_seats * pool.in_a_row + AHEAD) if config.rows_ahead is None else config.rows_ahead
     return max(1, ahead - AHEAD)
 
 
-def _class_name(pool: PoolSpec) -> str:
-    return "".join(word.capitalize() for word in pool.name.split("_"))
+def _class_name(pool: PoolSpec, visit: int) -> str:
+    words = "".join(word.capitalize() for word in pool.name.split("_"))
+    return words if pool.visits == 1 else f"{words}{visit + 1}"

@@ -7,6 +7,8 @@ Unix seconds. What is wrong by that is right again when the request moves on. Th
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Sequence
 
+from wanray.engine.visits import COMES_AGAIN
+
 END = ""
 """The place behind all pools, where requests are until they are counted."""
 REMEMBERED = 10_000
@@ -30,7 +32,8 @@ class Waiting:
     def released(self, pool: str, key: str, outcome: str, ts: float) -> None:
         """A worker is through with it: it goes on, back to the queue where the worker died, or to the end."""
         if ts > self._ended.get(key, 0.0):
-            self._places[key] = {"done": self._next[pool], "lost": pool}.get(outcome, END)
+            places = {"done": self._next[pool], "lost": pool, COMES_AGAIN: pool}
+            self._places[key] = places.get(outcome, END)
 
     def ended(self, key: str, ts: float) -> None:
         """It was counted, or begins anew."""

@@ -71,7 +71,8 @@ def _run_stage(name: str, stage: Any, record: Record, report: Report) -> Record:
                 f"worker of stage {name} is broken by {type(error).__name__}: {error}"
             ) from error
         return record.failed(try_of(name, error))
-    return replace(result, timings_s=result.timings_s | {name: time.monotonic() - start})
+    spent_s = result.timings_s.get(name, 0.0) + time.monotonic() - start  # a record may come twice
+    return replace(result, timings_s=result.timings_s | {name: spent_s})
 
 
 def outcome_of(record: Record) -> str:

@@ -38,6 +38,11 @@ def own_part(tensor: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     return tensor[rank * num_rows : (rank + 1) * num_rows]
 
 
+def own_memory(place: torch.Tensor) -> torch.Tensor:
+    """Where this rank holds its part of the parameter `place`; writing there changes the parameter."""
+    return place.to_local() if isinstance(place, DTensor) else place
+
+
 def as_placed(part: torch.Tensor, place: torch.Tensor) -> Any:
     """`part`, as `own_part` returns it, as a value for `place`."""
     if not isinstance(place, DTensor):

@@ -17,7 +17,7 @@ from transformers import CLIPVisionModel, UMT5EncoderModel
 from wanray.checkpoint import Component
 from wanray.checkpoint.shapes import TensorShapes, read_shapes
 from wanray.errors import ConfigError
-from wanray.models.fsdp import as_placed, own_part
+from wanray.models.fsdp import as_placed, own_memory, own_part
 from wanray.models.official import RULES
 from wanray.models.official.tensors import read_tensors
 from wanray.models.official.transformer import is_vace
@@ -65,6 +65,25 @@ def load_network(
     if aligned:
         _align(network)
     return network
+
+
+def refill(network: Any, component: Component, tell: Callable[[], object]) -> None:
+    """Write the weights of `component` over those of `network`, which another of the same shapes had filled.
+
+    tell: called after each tensor.
+
+    Raises:
+        ConfigError: the files do not hold exactly what the network needs.
+    """
+    places = dict(network.named_parameters(remove_duplicate=False))
+    expected = {name: place.shape for name, place in places.items()}
+    with torch.no_grad():
+        for name, tensor in iter_tensors(component):
+            _check_place(component, name, tensor, expected)
+            place = places.pop(name)
+            own_memory(place).copy_(own_part(tensor, place))
+            tell()
+    _refuse_missing(component, places)
 
 
 def _never(name: str) -> bool:

@@ -10,14 +10,16 @@ from wanray.config.load import COMMAND_LINE
 from wanray.errors import ConfigError
 from wanray.plan.estimate import make_estimate
 from wanray.plan.model import Estimate
-from wanray.plan.pools import DENOISE_POOLS, check_pools, check_shapes, choose_placement, pool_experts
+from wanray.plan.placement import DENOISE_POOLS, pool_experts
+from wanray.plan.pools import check_pools, check_shapes
+from wanray.plan.settle import check_choice_is_free, settle
 from wanray.plan.work import Work
 
 MOST = 64
 """Combinations that fit on a page."""
 TOPOLOGY = "topology."
 """`topology.X` means X of every denoise pool."""
-COMPARABLE = ("placement", "pools.", TOPOLOGY, "estimate.")
+COMPARABLE = ("placement", "pools.", TOPOLOGY, "estimate.", "denoise.gpus", "denoise.swap_after")
 """Keys, and how keys begin, that change neither requests nor what is known of them."""
 FASTEST, CHEAPEST = "fastest", "fewest GPU hours"
 
@@ -83,7 +85,8 @@ def _parsed(option: str) -> tuple[str, list[str]]:
     if not key.startswith(COMPARABLE) or key == "estimate.profile":
         raise ConfigError(
             f"--compare {key} is not possible: requests and measured times are read once, so only placement, "
-            "topology.*, pools.* and estimate.* (but estimate.profile) may differ"
+            "topology.*, pools.*, denoise.gpus, denoise.swap_after and estimate.* (but estimate.profile) may "
+            "differ"
         )
     return key, _split(values)
 
@@ -102,8 +105,9 @@ def _split(values: str) -> list[str]:
 
 def _alternative(work: Work, settings: Settings, load: Load) -> Alternative:
     try:
-        config = load(_overrides(settings))
-        placement = choose_placement(config, work.model)
+        config = load(overrides_of(settings))
+        check_choice_is_free(config)
+        config, placement, _ = settle(config, work)
         pools = list(pool_experts(placement, work.model))
         notes = check_pools(config, placement, work.dims, pools)
         notes += check_shapes(config, pools, work.groups)
@@ -118,7 +122,8 @@ def _alternative(work: Work, settings: Settings, load: Load) -> Alternative:
     )
 
 
-def _overrides(settings: Settings) -> list[str]:
+def overrides_of(settings: Settings) -> list[str]:
+    """The `key=value` that settings stand for."""
     overrides = []
     for key, value in settings.items():
         places = [f"pools.{pool}." for pool in DENOISE_POOLS.values()] if key.startswith(TOPOLOGY) else [""]

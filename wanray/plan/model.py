@@ -90,7 +90,9 @@ class PoolPlan:
     world_size: int = 1
     """Ranks in a gang."""
     topology: str = ""
-    """How a gang of several ranks is arranged, and who said so."""
+    """How a gang of several ranks is arranged: `TopologyConfig.words`."""
+    arranged_by: str = ""
+    """Who said so."""
     num_gpus: float = 0.0
     """That the whole pool takes, on a cluster that has any."""
     busy_s: float = 0.0

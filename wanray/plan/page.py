@@ -129,7 +129,7 @@ def _workers(pool: PoolPlan) -> str:
     number, ranks = pool.num_workers, pool.world_size
     if not pool.experts:
         return f"{number} actor{'s' if number > 1 else ''}"
-    arranged = f" ({pool.topology})" if pool.topology else ""
+    arranged = f" ({pool.topology}, {pool.arranged_by})" if pool.topology else ""
     return f"{number} gang{'s' if number > 1 else ''} of {ranks} rank{'s' if ranks > 1 else ''}{arranged}"
 
 

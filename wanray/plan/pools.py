@@ -1,43 +1,16 @@
-"""Placement and pools: which workers do which steps, on what."""
+"""The pools of a plan, and what is checked of them before anything starts."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from wanray.config import PoolConfig, RenderConfig, TopologyConfig
+from wanray.config import PoolConfig, RenderConfig
 from wanray.errors import ConfigError
 from wanray.plan.flops import forward_tflop, num_tokens
 from wanray.plan.model import PoolPlan, ShapeGroup
+from wanray.plan.placement import DENOISE_POOLS, pool_experts
 from wanray.plan.speed import gpus_per_worker, pool_config
 from wanray.registry import Dims, Model
 from wanray.schedule import make_schedule
-
-DENOISE_POOLS = {"single": "denoise", "high": "denoise_high", "low": "denoise_low"}
-
-
-def choose_placement(config: RenderConfig, model: Model) -> str:
-    """`single`, `split` or `both`; under `auto` two experts get a pool each on Ray and share one locally."""
-    if len(model.experts) == 1:
-        return "single"
-    if config.placement != "auto":
-        return config.placement
-    return "split" if config.engine == "ray" else "both"
-
-
-def placement_reason(config: RenderConfig, placement: str) -> str:
-    """Why it is so, for people."""
-    if placement == "single":
-        return "one expert, one pool"
-    what = {"split": "two experts, a pool each", "both": "two experts, both in every gang"}[placement]
-    if config.placement != "auto":
-        return f"{what}, as configured"
-    return f"{what}, since engine is {config.engine}"
-
-
-def pool_experts(placement: str, model: Model) -> dict[str, tuple[str, ...]]:
-    """Denoise pool -> experts it holds, in the order of work."""
-    if placement == "split":
-        return {DENOISE_POOLS[expert]: (expert,) for expert in model.experts}
-    return {"denoise": model.experts}
 
 
 def check_pools(config: RenderConfig, placement: str, dims: Dims, pools: Sequence[str]) -> list[str]:
@@ -149,13 +122,7 @@ def _gangs(config: RenderConfig, name: str, experts: tuple[str, ...]) -> PoolPla
         experts=experts,
         num_workers=number,
         world_size=pool.topology.world_size,
-        topology=_topology_words(pool.topology),
+        topology=pool.topology.words,
+        arranged_by="as configured" if config.denoise.gpus is None else "chosen for denoise.gpus",
         num_gpus=number * pool.topology.world_size * gpus_per_worker(pool, wants_gpu=True),
     )
-
-
-def _topology_words(topology: TopologyConfig) -> str:
-    """Such as `cfg 2 x ulysses 4, as configured`; nothing for a gang of one."""
-    ways = [f"{name} {getattr(topology, name)}" for name in ("cfg", "ulysses", "ring", "fsdp")]
-    used = [way for way in ways if not way.endswith(" 1")]
-    return f"{' x '.join(used)}, as configured" if used else ""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+from wanray.config import TopologyConfig
 from wanray.errors import ConfigError
 from wanray.storage import Store
 
@@ -30,11 +31,18 @@ class Measured:
     guided: bool = False
     """Of a denoise stage."""
     world_size: int = 1
+    topology: str = ""
+    """Of a gang of several ranks: `TopologyConfig.words`; empty in profiles that do not tell."""
     tflop: float = 0.0
     """Of a denoise stage, by the FLOP model."""
     count: int
     mean_s: float
     median_s: float
+
+    @property
+    def gang(self) -> TopologyConfig:
+        """How its ranks were arranged, or may have been."""
+        return TopologyConfig.from_words(self.topology or f"ulysses {self.world_size}")
 
     @property
     def num_pixels(self) -> int:
@@ -79,7 +87,8 @@ class Profile:
 
 
 def find_profile(named: str | None, output: Store) -> Profile | None:
-    """The profile that `estimate.profile` names, or that of the newest run of `output` that left one.
+    """The profile that `estimate.profile` names, or what `wanray profile` kept in `output`, or that of its
+    newest run that left one.
 
     Raises:
         ConfigError: what is named has none, or what is found is damaged.
@@ -88,7 +97,7 @@ def find_profile(named: str | None, output: Store) -> Profile | None:
     if named == NEVER:
         return None
     if named is None:
-        return next(_profiles(output), None)
+        return _read(output, FILE) or next(_profiles(output), None)
     return _named(named)
 
 

@@ -13,8 +13,8 @@ from wanray.records import RESUMED, Record, Request
 
 SAMPLE_SIZE = 99
 """Times of which a median is taken."""
-_Key = tuple[str, int, int, int, int, bool, int, float]
-"""stage, width, height, frames, steps, guided, ranks, TFLOP: the fields of `Measured`."""
+_Key = tuple[str, int, int, int, int, bool, int, str, float]
+"""stage, width, height, frames, steps, guided, ranks, topology, TFLOP: the fields of `Measured`."""
 
 
 @dataclass(slots=True)
@@ -100,9 +100,9 @@ class Recorder:
         pool = self._pools.get(stage, PoolPlan(name=stage, num_workers=1))
         group = self._groups.get(_cost_of(request))
         if not pool.experts or group is None:
-            return (*shape, 0, False, 1, 0.0)
+            return (*shape, 0, False, 1, "", 0.0)
         num_steps, tflop = group.steps_of(pool.experts), group.tflop_of(pool.experts)
-        return (*shape, num_steps, group.guided, pool.world_size, tflop)
+        return (*shape, num_steps, group.guided, pool.world_size, pool.topology, tflop)
 
     def _worker_share(self, worker_s: Mapping[str, float]) -> dict[str, float]:
         in_stages = {
@@ -129,7 +129,7 @@ def _cost_of_group(group: ShapeGroup) -> tuple[object, ...]:
 
 
 def _measured(key: _Key, times: _Times) -> Measured:
-    stage, width, height, num_frames, num_steps, guided, world_size, tflop = key
+    stage, width, height, num_frames, num_steps, guided, world_size, topology, tflop = key
     return Measured(
         stage=stage,
         width=width,
@@ -138,6 +138,7 @@ def _measured(key: _Key, times: _Times) -> Measured:
         num_steps=num_steps,
         guided=guided,
         world_size=world_size,
+        topology=topology,
         tflop=tflop,
         count=times.count,
         mean_s=round(times.sum_s / times.count, 4),

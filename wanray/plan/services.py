@@ -51,7 +51,7 @@ class _Target:
         """Whether it was measured for just this, however many steps."""
         group = self.group
         shape = (group.width, group.height, group.num_frames)
-        same_gang = (entry.guided, entry.world_size) == (group.guided, self.topology.world_size)
+        same_gang = entry.guided == group.guided and self.is_arranged_as(entry)
         return (
             entry.stage == self.stages[0]
             and (entry.width, entry.height, entry.num_frames) == shape
@@ -62,14 +62,18 @@ class _Target:
         """Of what was measured to what is asked for: the nearest scales best."""
         apart = abs(math.log(self.amount(entry) / self.wanted))
         steps_apart = abs(entry.num_steps - self.num_steps)
-        return not self.is_same(entry), entry.world_size != self.topology.world_size, apart, steps_apart
+        return not self.is_same(entry), not self.is_arranged_as(entry), apart, steps_apart
+
+    def is_arranged_as(self, entry: Measured) -> bool:
+        """Whether its ranks were arranged so; old profiles tell only how many there were."""
+        same_size = entry.world_size == self.topology.world_size
+        return same_size and entry.topology in ("", self.topology.words)
 
     def slower(self, entry: Measured) -> float:
-        """How many times as long a gang takes as one of the measured size; what divided that is not known."""
-        if entry.world_size == self.topology.world_size:
+        """How many times as long a gang takes as the one that was measured."""
+        if self.is_arranged_as(entry):
             return 1.0
-        theirs = gang_speedup(TopologyConfig(ulysses=entry.world_size), entry.guided)
-        return theirs / gang_speedup(self.topology, self.group.guided)
+        return gang_speedup(entry.gang, entry.guided) / gang_speedup(self.topology, self.group.guided)
 
 
 def pool_services(pool: PoolPlan, config: RenderConfig, work: Work) -> tuple[Service, ...]:
@@ -111,8 +115,18 @@ def _denoise(pool: PoolPlan, group: ShapeGroup, config: RenderConfig, work: Work
     if found is not None:
         return found
     speed = pool_tflops(config, pool.name, _on_gpu(pool, config, work))
-    seconds = tflop / (speed * gang_speedup(topology, group.guided))
+    seconds = tflop / (speed * gang_speedup(topology, group.guided)) + _swaps_s(pool, config, work)
     return Service(mean_s=seconds, clip_s=seconds, basis=FLOPS)
+
+
+def _swaps_s(pool: PoolPlan, config: RenderConfig, work: Work) -> float:
+    """A request's share of swapping experts to and fro; what was measured has it in it."""
+    if config.placement != "swap" or len(pool.experts) == 1:
+        return 0.0
+    gangs = pool_config(config, pool.name)
+    in_a_row = max(1, min(config.denoise.swap_after, work.num_requests // gangs.gangs))
+    swap_s = work.expert_bytes / gangs.topology.fsdp / (config.estimate.host_gb_per_s * 1e9)
+    return len(pool.experts) * swap_s / in_a_row
 
 
 def _extend(group: ShapeGroup, config: RenderConfig, work: Work) -> Service:

@@ -25,7 +25,7 @@ def gpus_per_worker(pool: PoolConfig, wants_gpu: bool) -> float:
 def pool_tflops(config: RenderConfig, name: str, on_gpu: bool) -> float:
     """TFLOP/s of one worker of the pool."""
     if on_gpu:
-        return config.estimate.peak_tflops * config.estimate.mfu
+        return config.estimate.gpu_tflops * config.estimate.mfu
     return config.estimate.cpu_tflops * _num_cores(pool_config(config, name))
 
 
@@ -46,7 +46,7 @@ def _shared(num_ranks: int, cost: float) -> float:
 def speed_words(config: RenderConfig, name: str, on_gpu: bool) -> str:
     """The same for people."""
     if on_gpu:
-        return f"{config.estimate.peak_tflops:g} TFLOP/s x {config.estimate.mfu:g}"
+        return f"{config.estimate.gpu_tflops:g} TFLOP/s x {config.estimate.mfu:g}"
     num_cores = _num_cores(pool_config(config, name))
     return f"{config.estimate.cpu_tflops:g} TFLOP/s x {num_cores:g} core{'s' if num_cores > 1 else ''}"
 

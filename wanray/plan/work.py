@@ -1,10 +1,11 @@
 """What there is to do and what is known of how long it takes: read once, for any number of alternatives."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from wanray.checkpoint import Checkpoint
+from wanray.checkpoint import Checkpoint, Component
 from wanray.checkpoint.shapes import read_shapes
 from wanray.plan.encoding import num_linear
 from wanray.plan.model import ShapeGroup
@@ -13,6 +14,10 @@ from wanray.registry import Dims, Model
 
 _VAE_ENDS = ("decoder.conv_out.weight", "decoder.head.2.weight")
 """The last convolution, as Diffusers and the official folders call it."""
+
+
+BYTES = {"bfloat16": 2, "float32": 4}
+"""Of a weight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +40,8 @@ class Work:
     """Of each prompt to encode; what requests share is counted once."""
     num_encoder_weights: int
     """That every token is multiplied with."""
+    expert_bytes: int
+    """Of the weights of one expert, the larger, in the dtype of the run."""
     vae_channels: int
     """Of the decoder where its pictures are largest."""
     wants_gpu: frozenset[str]
@@ -53,11 +60,17 @@ class Work:
         return self.num_requests / max(1, len(self.text_bytes))
 
 
-def sizes_of(checkpoint: Checkpoint) -> dict[str, int]:
-    """The fields of `Work` that are read off the weights."""
+def sizes_of(checkpoint: Checkpoint, dtype: str) -> dict[str, int]:
+    """The fields of `Work` that are read off the weights; `dtype`: of the transformer, while it renders."""
     shapes = read_shapes(checkpoint.vae.path, checkpoint.vae.files)
     end = next(name for name in _VAE_ENDS if shapes.has(name))
     return {
         "num_encoder_weights": num_linear(checkpoint.text_encoder),
+        "expert_bytes": BYTES[dtype] * max(map(_num_weights, checkpoint.transformers.values())),
         "vae_channels": shapes.of(end)[1],
     }
+
+
+def _num_weights(component: Component) -> int:
+    shapes = read_shapes(component.path, component.files).shapes
+    return sum(math.prod(shape) for shape in shapes.values())

@@ -102,6 +102,8 @@ class DenoiseConfig:
     mode: str
     dtype: str
     noise: str
+    swaps: bool
+    """Whether one expert at a time is held; each run then does the steps of one."""
     topology: TopologyConfig
     attention: str
     """As `denoise.attention`, or `sage`."""

@@ -2,12 +2,14 @@
 
 import logging
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 import torch
 
-from wanray.errors import ConfigError, Stopped, StorageError
+from wanray.checkpoint import Component
+from wanray.errors import ConfigError
 from wanray.models import process_group
 from wanray.models.denoise import (
     Numerics,
@@ -20,13 +22,15 @@ from wanray.models.denoise import (
     request_solver,
 )
 from wanray.models.device import is_healthy
-from wanray.models.ranks import Ranks, make_ranks
+from wanray.models.experts import Resident, Swapped
+from wanray.models.ranks import make_ranks
 from wanray.models.state import DTYPES, DenoiseState, pad_text
 from wanray.models.steering import Steering
 from wanray.records import RESUMED, Record, Request
 from wanray.stage import Report, Worker
 from wanray.stages.configs import DenoiseConfig
 from wanray.stages.payload import Payload
+from wanray.stages.saver import Saver
 from wanray.stages.states import States
 from wanray.storage import Store
 
@@ -42,7 +46,7 @@ class Denoise:
     def __init__(self, config: DenoiseConfig) -> None:
         self.config = config
         self.numerics = Numerics(config.mode, config.noise, config.scheduler)
-        self.transformers = {}
+        self.experts: Any = None
         self.store = None
         self.ranks: Any = None
         self.states: Any = None
@@ -62,17 +66,22 @@ class Denoise:
         self.states = States(Store.open(self.config.output_url))
         dtype, mode = DTYPES[self.config.dtype], self.config.mode
         self.ranks = make_ranks(worker, self.config.topology, self.config.attention, mode, dtype, self.store)
-        self.transformers = {
-            expert: self.ranks.load(component, dtype, official=mode == "official")
-            for expert, component in self.config.transformers.items()
-        }
+
+        def load(component: Component) -> Any:
+            return self.ranks.load(component, dtype, official=mode == "official")
+
+        self.experts = (Swapped if self.config.swaps else Resident)(self.config.transformers, load)
 
     def run(self, record: Record, report: Report) -> Record:
-        """Run this pool's steps; the last pool drops everything but the latents."""
+        """Run this pool's steps, or those of one expert where they are swapped; after the last step of all
+        nothing but the latents is kept.
+        """
         self.ranks.check("the request", bytes.fromhex(record.key))
         if self.config.check_inputs:
             self.ranks.check("its inputs", sha256(record.payload).digest())
         payload = Payload.unpack(record.payload)
+        if payload.state is not None and payload.state.step == record.request.steps:
+            return record
         assert payload.prompt_LD is not None, "denoise comes after encode"
         assert payload.negative_LD is not None, "denoise comes after encode"
         text = TextCondition(self._to_device(payload.prompt_LD), self._to_device(payload.negative_LD))
@@ -85,11 +94,14 @@ class Denoise:
             notes = (*notes, f"{RESUMED} {state.step}, which an earlier try had stored")
         steering = self._steering(record.request, payload)
         saver = self._saver(record, report)
-        for expert in self.transformers:
-            state = self._advance(expert, record.request, state, text, steering, saver.stops_after)
+        for expert in self._due(record.request, state):
+            transformer = self.experts.get(expert, partial(report, state.step, record.request.steps))
+            state = self._advance(
+                transformer, expert, record.request, state, text, steering, saver.stops_after
+            )
             saver.expert_done(state)
         result = replace(payload, state=state)
-        if self.config.model.experts[-1] in self.transformers:
+        if state.step == record.request.steps:
             video_BCTHW = state.latents_BCTHW[:, :, num_references(record.request) :]
             result = Payload(state=DenoiseState(video_BCTHW, state.step))
         topology = asdict(self.config.topology) | {
@@ -111,10 +123,11 @@ class Denoise:
             found = self.states.at_step(record.key, step)
         return state if not step or found is None else found
 
-    def _saver(self, record: Record, report: Report) -> "_Saver":
+    def _saver(self, record: Record, report: Report) -> Saver:
         states = self.states if self.worker.rank == 0 else None
         every = self.config.checkpoint_every_steps
-        return _Saver(states, record.key, every, record.request.steps, report, self.ranks)
+        between = every > 0 or self.config.swaps
+        return Saver(states, record.key, every, between, record.request.steps, report, self.ranks)
 
     def _steering(self, request: Request, payload: Payload) -> Steering:
         conditions = {name: tensor.to(self.worker.device) for name, tensor in payload.conditions.items()}
@@ -122,8 +135,24 @@ class Denoise:
         exact = self.config.mode == "official"
         return Steering(conditions, scale, exact, self.config.model.has_token_timesteps)
 
+    def _due(self, request: Request, state: DenoiseState) -> list[str]:
+        """The experts to run now: all of this pool, or the first that has steps left."""
+        experts = list(self.config.transformers)
+        if not self.config.swaps:
+            return experts
+        return [expert for expert in experts if state.step < self._until(expert, request)][:1]
+
+    def _until(self, expert: str, request: Request) -> int:
+        """The steps of `request` that are done when `expert` has done its own."""
+        if expert != "high":
+            return request.steps
+        assert self.config.boundary is not None
+        timesteps = request_solver(request, self.numerics, "cpu").timesteps
+        return int((timesteps >= self.config.boundary * 1000).sum())
+
     def _advance(
         self,
+        transformer: Any,
         expert: str,
         request: Request,
         state: DenoiseState,
@@ -139,12 +168,7 @@ class Denoise:
             {name: tensor.to(device) for name, tensor in state.history.items()},
             state.scalars,
         )
-        until = request.steps
-        if expert == "high":
-            assert self.config.boundary is not None
-            until = int((solver.timesteps >= self.config.boundary * 1000).sum())
-        guidance = guidance_of(request, expert, self.config.mode)
-        transformer = self.transformers[expert]
+        until, guidance = self._until(expert, request), guidance_of(request, expert, self.config.mode)
         mode, pair = self.config.mode, self.ranks.pair
         return advance(transformer, state, solver, text, steering, guidance, until, mode, stops_after, pair)
 
@@ -161,43 +185,4 @@ class Denoise:
             self.ranks.leave()
         if self.states is not None:
             self.states.close()
-        self.transformers = {}
-
-
-class _Saver:
-    """Stores the state of one request as its steps are done; stops all ranks where the report asks for it.
-
-    states: only rank 0 stores; None on the others.
-    """
-
-    def __init__(
-        self, states: States | None, key: str, every: int, total: int, report: Report, ranks: Ranks
-    ) -> None:
-        self.states, self.key, self.every, self.total = states, key, every, total
-        self.report, self.ranks = report, ranks
-        self.stopping = False
-
-    def stops_after(self, state: DenoiseState) -> bool:
-        """Called after each step."""
-        self.stopping = bool(self.ranks.from_first(self.report(state.step, self.total)))
-        if self.states and self.every and state.step % self.every == 0 and not self.stopping:
-            self.states.save_soon(self.key, state)
-        return self.stopping
-
-    def expert_done(self, state: DenoiseState) -> None:
-        """Called when an expert has no more steps, or was stopped: then the state is safe before Stopped."""
-        is_over = state.step == self.total
-        if self.states and is_over:
-            self.states.end(self.key)
-        elif self.states and self.stopping:
-            self._save(self.states, state)
-        elif self.states and self.every:
-            self.states.save_soon(self.key, state)
-        if self.stopping and not is_over:
-            raise Stopped(f"{self.key} was stopped after step {state.step}")
-
-    def _save(self, states: States, state: DenoiseState) -> None:
-        try:
-            states.save(self.key, state)
-        except StorageError as error:
-            logger.warning("state of %s at step %d is lost: %s", self.key, state.step, error)
+        self.experts = None

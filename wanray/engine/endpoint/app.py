@@ -40,6 +40,11 @@ def ground_of(config: RenderConfig) -> Ground:
         ConfigError, StorageError: as `build`.
     """
     _check(config)
+    if config.denoise.gpus is not None:
+        raise ConfigError(
+            f"denoise.gpus {config.denoise.gpus} chooses for known requests, and an endpoint has none: set "
+            "placement and pools, as `wanray plan` chooses them for requests like those to come"
+        )
     ground = lay_ground(config, keeps=True)
     if config.serve.presign_s is not None and not ground.ledger.store.is_remote:
         url = ground.ledger.store.url

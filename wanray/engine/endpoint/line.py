@@ -32,13 +32,17 @@ class Line:
     def __init__(
         self, pools: Sequence[PoolSpec], started: Pools, watch: Watch, monitor: Monitor, config: RenderConfig
     ) -> None:
-        self._proxies = [GangProxy(pool, started.actors[pool.name]) for pool in pools]
+        self._proxies = [
+            GangProxy(pool, started.actors[pool.name], visit)
+            for pool in pools
+            for visit in range(pool.visits)
+        ]
         self._actors = started.actors
         self._watch, self._monitor, self._faults = watch, monitor, config.faults
         self._failed_in_a_row = 0
         self._in_work: set[str] = set()
         self._cancelled: set[str] = set()
-        self.seats = sum(pool.num_seats for pool in pools) + AHEAD
+        self.seats = sum(pool.num_seats * pool.in_a_row for pool in pools) + AHEAD
         """Records that may be in the pools at once."""
 
     @property
