@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from wanray.cli import checkpoints, doctor, jobs, manifests, render, report, serve, upkeep
+from wanray.cli import checkpoints, doctor, jobs, manifests, profile, render, report, serve, upkeep
 from wanray.errors import ConfigError, EngineError, ExitCode, ManifestError, StorageError, printable
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 _COMMANDS = (
     render.render,
     render.plan,
+    profile.profile,
     render.extend,
     render.decode,
     serve.serve,
