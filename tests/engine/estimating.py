@@ -125,7 +125,13 @@ def plan_file(frames):
 def pool_spec(name):
     sleep = SleepConfig(name=name, seconds=0.0, by_frames=SECONDS[name], last=name == "decode")
     stage = StageSpec(name=name, target="benchmarks.sleep:Sleep", config=sleep)
-    return PoolSpec(name=name, stages=(stage,), num_workers=WORKERS[name], finishes=name == "decode")
+    return PoolSpec(
+        name=name,
+        stages=(stage,),
+        num_workers=WORKERS[name],
+        finishes=name == "decode",
+        resources={"CPU": 0.2},
+    )
 
 
 def measure(run, monitor, frames):
