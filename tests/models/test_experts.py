@@ -23,9 +23,11 @@ from wanray.models.denoise import (
 )
 from wanray.models.state import pad_text
 from wanray.models.steering import Steering
+from wanray.records import RESUMED
 from wanray.stage import Worker
 from wanray.stages.denoise import Denoise
 from wanray.stages.payload import Payload
+from wanray.storage import Store
 
 EXPERTS = ("high", "low")
 ROW = {
@@ -42,8 +44,9 @@ WITHOUT_LOW = {"steps": 1, "seed": 8}
 """Whose only step is the high expert's."""
 
 
-def swapping(path, mode="official", dtype="float32"):
-    stage = Denoise(denoise_config(open_checkpoint(path), EXPERTS, mode, dtype, swaps=True))
+def swapping(path, mode="official", dtype="float32", **values):
+    config = denoise_config(open_checkpoint(path), EXPERTS, mode, dtype, swaps=True)
+    stage = Denoise(replace(config, **values))
     stage.setup(Worker())
     return stage
 
@@ -115,6 +118,27 @@ def test_a_swap_that_fails_half_way_is_made_again(tiny, monkeypatch):
     done = stage.run(half, silent)
     assert torch.equal(latents(done), denoised_alone(path, record, EXPERTS))
     assert torch.equal(latents(stage.run(record, silent)), latents(half))
+
+
+def test_what_waits_for_the_other_expert_is_stored(tiny, tmp_path):
+    """A run that is told to stop meanwhile loses no step: the next one goes on after the high expert's."""
+    path = tiny("t2v-a14b")
+    one, two = encoded(path, [ROW, ROW | {"seed": 9}])
+    url = str(tmp_path / "out")
+    stage = swapping(path, output_url=url, checkpoint_every_steps=1)
+    waiting = stage.run(one, silent)
+    stage.run(two, silent)
+    stage.close()
+    step = Payload.unpack(waiting.payload).state.step
+    assert 0 < step < ROW["steps"]
+    stored = Store.open(url).names(f"work/{one.key}")
+    assert any(f"state-{step:06d}" in name for name in stored), (
+        "the states of the next request took its place"
+    )
+    again = swapping(path, output_url=url)
+    done = again.run(one, silent)
+    assert any(note.startswith(RESUMED) for note in done.notes)
+    assert torch.equal(latents(done), denoised_alone(path, one, EXPERTS))
 
 
 def test_an_expert_that_does_not_fit_is_refused_before_the_first_request(tiny, tmp_path):

@@ -34,8 +34,9 @@ class States:
         self._started = {name for name in store.names("work") if len(name) == 64}
         """Keys that had something when this worker came up: others are not looked for at their first try."""
         self._queue: queue.Queue[tuple[str, DenoiseState] | None] = queue.Queue(1)
-        self._mine: deque[str] = deque()
-        """Paths of the states of the key in work that this worker stored."""
+        self._mine: dict[str, deque[str]] = {}
+        """By key, paths of states that this worker stored since it took up what is in work: of that, and of
+        the request before, whose last state may have been on its way."""
         self._ended = ""
         self._thread = threading.Thread(target=self._write_all, daemon=True)
         self._thread.start()
@@ -83,9 +84,10 @@ class States:
         data = Payload(state=state).pack()
         path = f"{_folder(key)}/state-{state.step:06d}-{_sha8(data)}.safetensors"
         self._store.write(path, data)
-        self._mine.append(path)
-        while len(self._mine) > (0 if key == self._ended else KEPT):
-            self._store.delete(self._mine.popleft())
+        mine = self._mine.setdefault(key, deque())
+        mine.append(path)
+        while len(mine) > (0 if key == self._ended else KEPT):
+            self._store.delete(mine.popleft())
 
     def end(self, key: str) -> None:
         """This worker is through with `key`: a state that is still on its way is of no use."""
