@@ -17,6 +17,7 @@ from wanray.stage import Worker
 
 STEPS = 100
 HANDOFFS = 7
+SWAPS = 3
 LAYERS = 24
 """Of the transformer that is loaded: 2.1 GB in bfloat16."""
 GANGS = {
@@ -167,8 +168,10 @@ def timed(call: Any, times: int) -> float:
 
 
 def load_in_gang(ranks: Any, gang: str, component: Component) -> list[Row]:
-    """Private memory of a rank while it loads, as a share of the file."""
+    """Private memory of a rank while it loads, as a share of the file; then the speed of a swap."""
     import torch
+
+    from wanray.models.load import refill
 
     before = load_memory.memory()
     size = sum(Path(file).stat().st_size for file in component.files)
@@ -176,6 +179,7 @@ def load_in_gang(ranks: Any, gang: str, component: Component) -> list[Row]:
     with load_memory.Peak() as peak:
         network = ranks.load(component, torch.bfloat16, official=False)
     loaded_s = time.monotonic() - start
+    swap_s = min(timed(lambda: refill(network, component, lambda: None), 1) for _ in range(SWAPS))
     parameters = sum(
         part.numel() * part.itemsize
         for part in (getattr(value, "_local_tensor", value) for value in network.parameters())
@@ -185,6 +189,7 @@ def load_in_gang(ranks: Any, gang: str, component: Component) -> list[Row]:
         row("loading 2 GB: a rank holds, of the file", gang, parameters / size, "x"),
         row("loading 2 GB: private memory, of the file", gang, private / size, "x"),
         row("loading 2 GB: time", gang, loaded_s, "s"),
+        row("swapping 2 GB in place, from the page cache", gang, size / 1e9 / swap_s, "GB/s"),
     ]
 
 
