@@ -75,7 +75,7 @@ def test_noise_schedule_and_every_stored_step(run):
         state = state or first_state(record.request, stage.config.model, stage.numerics)
         if state.step == 0:
             assert torch.equal(state.latents_BCTHW[0], noise)
-        (expert,) = stage.transformers
+        (expert,) = stage.config.transformers
         solver = request_solver(record.request, stage.numerics, "cpu")
         assert torch.equal(solver.timesteps, outputs["timesteps"])
         high = int((solver.timesteps >= (stage.config.boundary or 0) * 1000).sum())
@@ -85,7 +85,7 @@ def test_noise_schedule_and_every_stored_step(run):
         while state.step < until:
             step = state.step + 1
             solver = request_solver(record.request, stage.numerics, "cpu")
-            network = stage.transformers[expert]
+            network = stage.experts.get(expert, lambda: None)
             state = advance(
                 network, state, solver, text, steering, scale, step, "official", lambda state: False
             )
