@@ -70,6 +70,6 @@ def main() -> None:
 
 
 def _fail(message: object, code: int) -> None:
-    text = "\n".join(map(printable, str(message).splitlines()))
+    text = "\n".join(map(printable, str(message).split("\n")))
     print(f"error: {text}", file=sys.stderr)
     sys.exit(code)

@@ -12,7 +12,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from wanray.config.schema import RenderConfig
-from wanray.errors import ConfigError
+from wanray.errors import ConfigError, printable
 
 SCALAR_ERRORS = (ValueError, KeyError, AttributeError)
 """What PyYAML lets through from a scalar that is not what its tag says, such as `!!bool x` or `0b_`."""
@@ -101,7 +101,7 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
         try:
             OmegaConf.from_dotlist([override])
         except (YAMLError, OmegaConfBaseException, *SCALAR_ERRORS) as error:
-            key, _, value = override.partition("=")
+            key, _, value = printable(override).partition("=")
             raise ConfigError(
                 f"override {override!r} is not valid YAML after the =: {_one_line(error)} ({COMMAND_LINE}); "
                 f"text with special characters needs quotes, such as \"{key}='{value}'\""
@@ -150,7 +150,7 @@ def _type_words(hint: Any) -> str:
 
 
 def _unknown_key(error: ConfigKeyError, place: str) -> str:
-    key = str(error.full_key)
+    key = printable(str(error.full_key))
     known = [item.name for item in fields(error.object_type)] if error.object_type else []  # type: ignore[arg-type]
     parent, _, name = key.rpartition(".")
     close = difflib.get_close_matches(name, known, n=1)
