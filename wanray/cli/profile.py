@@ -30,14 +30,12 @@ def profile(
     from wanray.config import load_config
     from wanray.engine.profiling import measure
     from wanray.live import show
-    from wanray.plan.compare import combinations, is_alternatives, overrides_of
+    from wanray.plan.compare import overrides_of, with_alternatives
 
     if quiet:
         logging.getLogger("wanray").setLevel(logging.WARNING)
-    more = [item for item in overrides or [] if compare and is_alternatives(item)]
-    chosen = [item for item in overrides or [] if item not in more]
-    combined = combinations([*(compare or []), *more]) or [{}]
-    configs = [load_config(config, [*chosen, *overrides_of(settings)]) for settings in combined]
+    chosen, combined = with_alternatives(overrides or [], compare or [])
+    configs = [load_config(config, [*chosen, *overrides_of(settings)]) for settings in combined or [{}]]
     mode = "quiet" if quiet else "auto"
     found = measure(configs, steps, lambda look: show(look, mode, sys.stdout))
     print_page(_table(found.measured), width=120)

@@ -75,14 +75,12 @@ def plan(
     """
     from wanray.config import load_config
     from wanray.engine.prepare import Choice
-    from wanray.plan.compare import combinations, is_alternatives
     from wanray.plan.compare import compare as compare_work
+    from wanray.plan.compare import with_alternatives
     from wanray.plan.compare_page import compare_page
     from wanray.plan.files import plan_json
 
-    more = [item for item in overrides or [] if compare and is_alternatives(item)]
-    chosen = [item for item in overrides or [] if item not in more]
-    combined = combinations([*(compare or []), *more])
+    chosen, combined = with_alternatives(overrides or [], compare or [])
     choice = Choice(only=tuple(only or ()), retry_failed=retry_failed)
     job = _prepare(config, chosen, choice, write=False)
     found = compare_work(job.work, combined, lambda others: load_config(config, [*chosen, *others]))

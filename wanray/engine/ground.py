@@ -52,6 +52,8 @@ class Ground:
 
     def settled(self, config: RenderConfig, placement: str) -> "Ground":
         """The same with pools as `config` has them."""
+        if config is self.config:
+            return self
         pools = make_pools(config, self.checkpoint, self.model, placement, self.run, self.extend)
         return replace(self, config=config, placement=placement, pools=pools)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from wanray.engine.monitor import Monitor
 from wanray.engine.pipeline import PoolSpec, resources_of, worker_for
 from wanray.engine.rounds import Finish
-from wanray.engine.visits import COMES_AGAIN
+from wanray.engine.visits import outcome_of_visit
 from wanray.engine.work import Chain, outcome_of
 from wanray.errors import ConfigError, EngineError
 from wanray.records import STOPPED, Record
@@ -166,7 +166,6 @@ def _work(line: _Line, index: int, record: Record, visit: int) -> Record:
 
     monitor.dispatched(pool.name, key, 0, ts=time.time())
     record = line.chains[index].run(record, report)
-    comes_again = outcome_of(record) == "done" and visit + 1 < pool.visits
-    outcome = COMES_AGAIN if comes_again else outcome_of(record)
+    outcome = outcome_of_visit(outcome_of(record), visit, pool.visits)
     monitor.released(pool.name, key, 0, outcome, ts=time.time())
     return record

@@ -101,7 +101,7 @@ def make_pools(
         first.insert(0, make_extend_pool(config, extend))
     first[0] = replace(first[0], stages=(_admit_stage(config, run), *first[0].stages))
     denoise = [
-        _gangs(config, name, placement, _denoise_stage(name, experts, placement, config, checkpoint))
+        _gangs(config, name, _denoise_stage(name, experts, placement, config, checkpoint))
         for name, experts in pool_experts(placement, checkpoint.model).items()
     ]
     return (*first, *denoise, _decode_pool(config, _decode_stage(config, checkpoint, model, run)))
@@ -145,10 +145,10 @@ def _sharing(name: str, pool: PoolConfig, usual: int, *stages: StageSpec, wants_
     return replace(workers, shares=True, concurrency=pool.concurrency or usual)
 
 
-def _gangs(config: RenderConfig, name: str, placement: str, stage: StageSpec) -> PoolSpec:
+def _gangs(config: RenderConfig, name: str, stage: StageSpec) -> PoolSpec:
     pool = pool_config(config, name)
     gangs = replace(_workers(name, pool, stage), num_workers=pool.gangs, world_size=pool.topology.world_size)
-    if placement != "swap":
+    if not stage.config.swaps:
         return gangs
     return replace(gangs, visits=len(stage.config.transformers), in_a_row=config.denoise.swap_after)
 

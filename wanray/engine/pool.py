@@ -23,7 +23,7 @@ from wanray.engine.fleet import LEAVING, Fleet, Lease
 from wanray.engine.gang import Gang, RankFailedError
 from wanray.engine.patience import Patience
 from wanray.engine.pipeline import PoolSpec
-from wanray.engine.visits import COMES_AGAIN
+from wanray.engine.visits import outcome_of_visit
 from wanray.errors import FailureCause, FailureClass
 from wanray.records import STOPPED, FailedTry
 
@@ -113,8 +113,7 @@ class GangPool:
                     return Verdict([], [*tries, tried])
                 tries.append(tried)
                 continue
-            comes_again = outcome == "done" and visit + 1 < self.pool.visits
-            self._tell("released", key, worker, COMES_AGAIN if comes_again else outcome)
+            self._tell("released", key, worker, outcome_of_visit(outcome, visit, self.pool.visits))
             if outcome == STOPPED and key in self.cancelled and not self.fleet.is_stopping:
                 self.fleet.leave(lease)
                 return Verdict([], [])

@@ -15,7 +15,7 @@ from wanray.engine.job import Show, execute
 from wanray.engine.prepare import prepare
 from wanray.errors import EngineError
 from wanray.plan.placement import DENOISE_POOLS
-from wanray.plan.profile import FILE, NEVER, Measured, Profile, find_profile, fits, profile_path
+from wanray.plan.profile import FILE, NEVER, Measured, Profile, fits, profile_path, read_profile
 from wanray.plan.speed import pool_config
 from wanray.storage import Store
 
@@ -84,9 +84,7 @@ def _why(store: Store) -> str:
 
 def _kept(store: Store, newest: Profile) -> list[Profile]:
     """What was measured before, unless it was of something else."""
-    if not store.exists(FILE):
-        return []
-    before = find_profile(store.uri(FILE), store)
+    before = read_profile(store, FILE)
     if before is None:
         return []
     if differs := fits(before, newest.model, newest.dtype):

@@ -11,6 +11,11 @@ COMES_AGAIN = "part done"
 """Outcome of a visit that is not the last."""
 
 
+def outcome_of_visit(outcome: str, visit: int, num_visits: int) -> str:
+    """What is told of a visit whose record left the worker so."""
+    return COMES_AGAIN if outcome == "done" and visit + 1 < num_visits else outcome
+
+
 @dataclass(slots=True)
 class _Turn:
     """What one gang has done last."""

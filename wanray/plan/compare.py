@@ -55,6 +55,17 @@ def compare(work: Work, combined: Sequence[Settings], load: Load) -> tuple[Alter
     return _marked([_alternative(work, settings, load) for settings in combined])
 
 
+def with_alternatives(overrides: Sequence[str], options: Sequence[str]) -> tuple[list[str], list[Settings]]:
+    """The overrides that hold for all, and the combinations of the options; where there is any option, an
+    override may name alternatives too.
+
+    Raises:
+        ConfigError: naming the option and what is wrong with it.
+    """
+    more = [item for item in overrides if options and is_alternatives(item)]
+    return [item for item in overrides if item not in more], combinations([*options, *more])
+
+
 def is_alternatives(override: str) -> bool:
     """Whether `KEY=V1,V2` names several values of a key that can be compared."""
     key, _, values = override.partition("=")

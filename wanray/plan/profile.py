@@ -97,7 +97,7 @@ def find_profile(named: str | None, output: Store) -> Profile | None:
     if named == NEVER:
         return None
     if named is None:
-        return _read(output, FILE) or next(_profiles(output), None)
+        return read_profile(output, FILE) or next(_profiles(output), None)
     return _named(named)
 
 
@@ -109,7 +109,7 @@ def profile_path(run: str) -> str:
 def _profiles(output: Store) -> Iterator[Profile]:
     """Of the newest runs, the newest first; run names sort by time."""
     for run in islice(reversed(output.names("runs")), NEWEST_RUNS):
-        found = _read(output, profile_path(run))
+        found = read_profile(output, profile_path(run))
         if found is not None:
             yield found
 
@@ -117,10 +117,10 @@ def _profiles(output: Store) -> Iterator[Profile]:
 def _named(url: str) -> Profile:
     place, _, name = url.rstrip("/").rpartition("/")
     if name.endswith(".json"):
-        found = _read(Store.open(place or "."), name)
+        found = read_profile(Store.open(place or "."), name)
     else:
         folder = Store.open(url)
-        found = _read(folder, FILE) or next(_profiles(folder), None)
+        found = read_profile(folder, FILE) or next(_profiles(folder), None)
     if found is None:
         raise ConfigError(
             f"estimate.profile {url} has no profile: name a {FILE}, the folder of a run or the output.url "
@@ -129,7 +129,12 @@ def _named(url: str) -> Profile:
     return found
 
 
-def _read(store: Store, path: str) -> Profile | None:
+def read_profile(store: Store, path: str) -> Profile | None:
+    """The profile at `path`; None where there is none.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
     try:
         return Profile.from_json(store.read(path))
     except FileNotFoundError:
