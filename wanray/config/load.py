@@ -115,19 +115,21 @@ def _merge(config: DictConfig, values: DictConfig, place: str) -> DictConfig:
     except ConfigKeyError as error:
         raise ConfigError(_unknown_key(error, place)) from None
     except (OmegaConfBaseException, TypeError) as error:
-        raise ConfigError(f"{_wrong_type(values) or _first_line(error)} ({place})") from None
+        raise ConfigError(f"{_wrong_type(config, values) or _first_line(error)} ({place})") from None
     assert isinstance(merged, DictConfig)
     return merged
 
 
-def _wrong_type(values: DictConfig) -> str | None:
-    """What to say of the first value that does not fit the schema; OmegaConf does not always name it."""
+def _wrong_type(config: DictConfig, values: DictConfig) -> str | None:
+    """What to say of the first value that does not fit `config`; OmegaConf does not always name it."""
     for key, hint, value in _leaves(OmegaConf.to_container(values), RenderConfig):
         alone = OmegaConf.create()
         OmegaConf.update(alone, key, value)
         try:
-            OmegaConf.merge(OmegaConf.structured(RenderConfig), alone)
+            OmegaConf.merge(config, alone)
         except (OmegaConfBaseException, TypeError):
+            if hint is Any:
+                return f"{key} was a list or a mapping, got {value!r}: text that holds a : needs quotes"
             return f"{key} must be {_type_words(hint)}, got {value!r}"
     return None
 
@@ -162,6 +164,8 @@ def _unknown_key(error: ConfigKeyError, place: str) -> str:
 
 def _check_required(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
+    if config.manifest is None and config.defaults.prompt is None:
+        missing.insert(0, "manifest")
     if missing:
         raise ConfigError(f"{', '.join(missing)} must be set: add to the file or give {missing[0]}=...")
 

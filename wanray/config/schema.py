@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from wanray.config.checks import check_at_least, check_choice
+from wanray.config.checks import check_at_least, check_choice, check_texts
 from wanray.config.extension import CacheConfig, ExtensionConfig
 from wanray.config.faults import DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
 from wanray.config.gpus import GPUS
@@ -154,8 +154,8 @@ class NumericsConfig:
 class DefaultsConfig:
     """Values for what a manifest row leaves out; names and rules are those of the manifest's columns."""
 
-    prompt: str | None = None
-    """Of rows without one."""
+    prompt: Any = None
+    """Of rows without one. Where no manifest is named, what to render: a text, or a list of them."""
     negative_prompt: str | None = None
     """What to avoid; None: the model's official one."""
     task: str | None = None
@@ -195,6 +195,7 @@ class DefaultsConfig:
     """Carried to the output with every clip."""
 
     def __post_init__(self) -> None:
+        check_texts("defaults.prompt", self.prompt)
         if self.solver is not None:
             check_choice("defaults.solver", self.solver, SOLVERS)
         check_at_least("defaults.steps", self.steps, 1)
@@ -341,8 +342,9 @@ class RayConfig:
 class RenderConfig:
     """One rendering job."""
 
-    manifest: str = MISSING
-    """Parquet, JSONL or CSV: a file, a folder, a glob or an fsspec URL."""
+    manifest: str | None = None
+    """Parquet, JSONL or CSV: a file, a folder, a glob or an fsspec URL. None: there are
+    only the prompts of `defaults`."""
     output: OutputConfig = field(default_factory=OutputConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     engine: str = "ray"
@@ -372,6 +374,12 @@ class RenderConfig:
     serve: ServeConfig = field(default_factory=ServeConfig)
 
     @property
+    def prompts(self) -> list[str]:
+        """What is rendered where no manifest is named."""
+        prompt = self.defaults.prompt
+        return prompt if isinstance(prompt, list) else [prompt]
+
+    @property
     def attention(self) -> str:
         """What gangs are asked to compute attention with: `auto`, a name of `ATTENTIONS`, or `sage`."""
         return "sage" if self.numerics.attention == "sage" else self.denoise.attention
@@ -379,8 +387,13 @@ class RenderConfig:
     def __post_init__(self) -> None:
         if self.run is not None and not re.fullmatch(r"\w[\w.-]*", self.run):
             raise ConfigError(f"run must be a name of letters, digits and . _ -, got {self.run!r}")
-        if not self.manifest.strip():
+        if self.manifest is not None and not self.manifest.strip():
             raise ConfigError("manifest must not be blank: name a file, a folder or a URL")
+        if self.manifest is not None and isinstance(self.defaults.prompt, list):
+            raise ConfigError(
+                f"defaults.prompt is a list, and the rows of manifest {self.manifest} can be given one text: "
+                "say manifest=null to render the list"
+            )
         check_choice("engine", self.engine, ("ray", "local"))
         check_choice("on_invalid", self.on_invalid, ("record", "fail"))
         check_choice("placement", self.placement, PLACEMENTS)

@@ -17,7 +17,7 @@ from wanray.engine.ground import Keeper, make_resolver
 from wanray.engine.pipeline import make_extend_pool
 from wanray.errors import ConfigError, StageError
 from wanray.hub import resolve as resolve_path
-from wanray.manifest import Resolved, Resolver, read_batches, resolve
+from wanray.manifest import Resolved, Resolver, read_rows, resolve
 from wanray.manifest.media import absolute_roots
 from wanray.records import Record, canonical_json
 from wanray.stage import Worker, load
@@ -132,8 +132,8 @@ def _run(stage: Any, record: Record) -> Record | str:
 
 def _pieces(config: RenderConfig, resolver: Resolver) -> Iterator[_Piece]:
     """The manifest, read twice side by side: as it came, and resolved."""
-    batches, rest, first_row = read_batches(config.manifest), None, 0
-    for resolved in resolve(read_batches(config.manifest), resolver):
+    batches, rest, first_row = read_rows(config), None, 0
+    for resolved in resolve(read_rows(config), resolver):
         if rest is None or len(rest) == 0:
             rest = next(batches)
         yield _Piece(rest.slice(0, resolved.num_rows), first_row, resolved, config.extension.variants > 1)

@@ -105,12 +105,15 @@ def make_resolver(
     official = checkpoint.model.defaults
     if config.numerics.mode == "diffusers":
         official = replace(DIFFUSERS_DEFAULTS, shift=checkpoint.flow_shift)
+    defaults = config.defaults
+    if config.manifest is None:
+        defaults = replace(defaults, prompt=None)  # the rows have them
     return Resolver(
         model=checkpoint.model,
         model_json=model,
         numerics=numerics_json(config.numerics),
         official=official,
-        defaults=config.defaults,
+        defaults=defaults,
         sweep=config.sweep,
         keep=keep,
         media=config.media,

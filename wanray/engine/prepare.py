@@ -9,7 +9,7 @@ from wanray.config import RenderConfig
 from wanray.engine.ground import Ground, check_output, lay_ground, store_config
 from wanray.engine.pipeline import PoolSpec, numerics_json
 from wanray.errors import ConfigError
-from wanray.manifest import read_batches, resolve
+from wanray.manifest import read_rows, resolve
 from wanray.plan import Plan, Selection, Work, WritePart, make_estimate, select_requests, store_plan
 from wanray.plan.placement import DENOISE_POOLS
 from wanray.plan.pools import check_shapes, shape_groups
@@ -68,7 +68,7 @@ def prepare(
     """
     ground = lay_ground(config, keeps=write)
     ledger, run, notes = ground.ledger, ground.run, [*ground.notes]
-    resolved = resolve(read_batches(config.manifest), ground.resolver)
+    resolved = resolve(read_rows(config), ground.resolver)
     if sample_steps is not None:
         resolved = Sampler(sample_steps, ground.model, numerics_json(config.numerics))(resolved)
     if write:

@@ -146,7 +146,9 @@ def _check_places(config: RenderConfig, files: set[Path]) -> None:
                 "job's folder after the job"
             )
     manifest = config.manifest
-    if "://" in manifest or Path(manifest).is_absolute() or any(sign in manifest for sign in "*?["):
+    if manifest is None or "://" in manifest or Path(manifest).is_absolute():
+        return
+    if any(sign in manifest for sign in "*?["):
         return
     if not any(path.is_relative_to(os.path.normpath(manifest)) for path in files):
         raise ConfigError(

@@ -4,7 +4,7 @@ from wanray.manifest.convert import convert
 from wanray.manifest.extension import Extension
 from wanray.manifest.media import Keep
 from wanray.manifest.problems import Problem
-from wanray.manifest.read import read_batches
+from wanray.manifest.read import read_batches, read_rows
 from wanray.manifest.resolve import INVALID_SCHEMA, REQUEST_SCHEMA, Resolved, Resolver, resolve
 from wanray.manifest.settings import check_defaults, check_sweep
 from wanray.manifest.validate import validate
@@ -21,6 +21,7 @@ __all__ = [
     "check_sweep",
     "convert",
     "read_batches",
+    "read_rows",
     "resolve",
     "validate",
 ]

@@ -13,6 +13,7 @@ import fsspec
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from wanray.config import RenderConfig
 from wanray.errors import ManifestError
 from wanray.manifest.arrays import PROBLEM, table_of
 
@@ -43,6 +44,13 @@ def read_batches(url: str, batch_rows: int = 16384) -> Iterator[pa.Table]:
                 yield _checked(table, path)
     if num_rows == 0:
         raise ManifestError(f"manifest {url} is empty: it needs at least one row")
+
+
+def read_rows(config: RenderConfig) -> Iterator[pa.Table]:
+    """The rows that a job renders: those of its manifest, or its prompts where it names none."""
+    if config.manifest is None:
+        return iter([table_of([{"prompt": prompt} for prompt in config.prompts])])
+    return read_batches(config.manifest)
 
 
 def _find(url: str) -> tuple[Any, list[str]]:
