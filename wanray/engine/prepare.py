@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from wanray.checkpoint.vocabulary import Vocabulary
 from wanray.config import RenderConfig
 from wanray.engine.ground import Ground, check_output, lay_ground, store_config
 from wanray.engine.pipeline import PoolSpec, numerics_json
@@ -17,6 +18,7 @@ from wanray.plan.profile import Profile, find_profile, fits
 from wanray.plan.samples import Sampler
 from wanray.plan.settle import settle
 from wanray.plan.storage import earlier_clips
+from wanray.plan.words import WordCheck
 from wanray.plan.work import sizes_of
 from wanray.sinks.index import drop_from_index, indexed_keys
 from wanray.sinks.ledger import Ledger
@@ -69,6 +71,10 @@ def prepare(
     ground = lay_ground(config, keeps=write)
     ledger, run, notes = ground.ledger, ground.run, [*ground.notes]
     resolved = resolve(read_rows(config), ground.resolver)
+    vocabulary = Vocabulary.read(ground.checkpoint.tokenizer)
+    check = WordCheck(vocabulary) if vocabulary else None
+    if check:
+        resolved = check(resolved)
     if sample_steps is not None:
         resolved = Sampler(sample_steps, ground.model, numerics_json(config.numerics))(resolved)
     if write:
@@ -76,6 +82,7 @@ def prepare(
     failed = set() if choice.retry_failed or choice.only else ledger.keys_failed_for_good()
     writer = _part_writer(ledger.store, run, write)
     selection = select_requests(resolved, _committed(ledger, write), writer, failed, choice.only)
+    notes += check.notes() if check else []
     if write:
         store_config(ledger.store, run, ground.config)
     work = _work(ground, selection, notes)

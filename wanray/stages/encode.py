@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from wanray.checkpoint.vocabulary import Vocabulary
 from wanray.errors import ConfigError
 from wanray.models.device import is_healthy
 from wanray.models.state import DTYPES, MAX_TOKENS
@@ -26,6 +27,7 @@ class Encode:
         self.config = config
         self.worker = Worker()
         self.encoder: TextEncoder | None = None
+        self.vocabulary: Vocabulary | None = None
         self.kept = Kept("texts", config.cache_url, CACHED_TEXTS, pack_tensors, unpack_tensors)
         self.batcher = Batcher(self._encode)
 
@@ -34,6 +36,7 @@ class Encode:
         self.worker = worker = self._placed(worker)
         torch.set_num_threads(worker.num_threads)
         config = self.config
+        self.vocabulary = Vocabulary.read(config.tokenizer)
         official, dtype = config.mode == "official", DTYPES[config.dtype]
         self.encoder = TextEncoder(
             config.text_encoder, config.tokenizer, dtype, worker.device, official, config.int8
@@ -51,6 +54,8 @@ class Encode:
         """Encode both texts of the request."""
         prompt, negative = self.embed(record.prompt), self.embed(record.request.negative_prompt)
         notes = [*_cut_note("prompt", prompt), *_cut_note("negative_prompt", negative)]
+        if self.vocabulary and (unknown := self.vocabulary.unknown(record.prompt)):
+            notes.append(f"prompt: the model does not know {', '.join(unknown)}")
         payload = Payload(prompt_LD=prompt.text_LD, negative_LD=negative.text_LD).pack()
         return replace(record, payload=payload, notes=(*record.notes, *notes))
 
