@@ -1,0 +1,1 @@
+"""How the demo's models were made: synthetic clips, and Wan's own networks trained on them."""
