@@ -1,10 +1,12 @@
 """`wanray profile`: what is measured, kept, and used by the next plan; nothing else is left behind."""
 
 import json
+import os
+import subprocess
 from functools import partial
 
 import pytest
-from runs import render, write_config
+from runs import command, render, write_config
 
 from wanray.plan.profile import Profile
 from wanray.storage import Store
@@ -94,3 +96,18 @@ def test_a_render_beside_a_profile_is_left_alone(world, run_cli):
     before = store.find("clips")
     assert run_cli("profile", *config, "--steps", "4", "-q")[0] == 0
     assert store.find("clips") == before
+
+
+@pytest.mark.timeout(400)
+def test_topologies_are_measured_one_after_another_on_a_cluster(tiny, tmp_path, cluster):
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"prompt": "x", "width": 64, "height": 48, "num_frames": 5, "guidance": 4.0}')
+    keys = {"ray.address": cluster, "placement": "both"}
+    config = write_config(tmp_path, tiny("t2v-a14b"), manifest, **keys)
+    ask = [command([])[0], "profile", *config, "--steps", "4", "-q", "--compare", "topology.ulysses=1,2"]
+    done = subprocess.run(ask, capture_output=True, text=True, timeout=380, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    store = Store.open(str(tmp_path / "out"))
+    found = entries_of(store, "denoise")
+    assert {name: entry.world_size for (_, name), entry in found.items()} == {"": 1, "ulysses 2": 2}
+    assert store.names("") == ["profile.json"]

@@ -16,8 +16,8 @@ FOREGROUND = 0.2
 LEAST_PIXELS = 20
 LEAST_TRAVEL = 0.15
 """In widths or heights of the clip; less is no direction."""
-FILLS = {"circle": np.pi / 4, "square": 1.0, "triangle": 0.54}
-"""What share of its box a shape covers; the box of a triangle lacks its tip."""
+FILLS = {"circle": 0.8, "square": 0.98, "triangle": 0.6}
+"""What share of its box a shape covers, measured; a box is a little smaller than the shape."""
 BOX_PIXELS = 2
 """Rows and columns with fewer pixels of the shape are no part of its box: a stray one is noise."""
 KEPT_SHARE = 0.8

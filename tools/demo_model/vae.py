@@ -17,18 +17,20 @@ from tools.demo_model.networks import make_vae
 from tools.demo_model.whole_clip import decode, encode, take_whole_clips
 from wanray.registry import Model
 
-NUM_STEPS = 4000
+NUM_STEPS = {"wan2.1": 4000, "wan2.2": 5500}
 LR = 0.02
 BATCH_FRAMES = 36
 """So many frames make a batch: four short clips or two long ones."""
 NOISE = 0.08
+SQUARES = 10.0
+"""Weight of squared errors, which are those of edges, against absolute ones, which are those of plains."""
 
 
 def train_vae(model: Model, file: Path, device: str) -> AutoencoderKLWan:
     """The trained VAE with the statistics of its latents, in diffusers' own form."""
     vae: Any = make_vae(model)
     take_whole_clips(vae)
-    training = Training(vae.to(device), file, NUM_STEPS, LR, seed=1)
+    training = Training(vae.to(device), file, NUM_STEPS[model.vae], LR, seed=1)
     training.run(
         lambda rng: _loss(vae, rng, device), lambda: f"PSNR {held_out_psnr(training.averaged, device):.2f} dB"
     )
@@ -51,7 +53,7 @@ def _loss(vae: AutoencoderKLWan, rng: np.random.Generator, device: str) -> torch
     noise_BCTHW = torch.from_numpy(rng.standard_normal(latents_BCTHW.shape, np.float32)).to(device)
     errors_BCFHW = decode(vae, latents_BCTHW + NOISE * noise_BCTHW) - video_BCFHW
     too_large = (latents_BCTHW.square().mean() - 1).clamp(min=0)
-    return errors_BCFHW.abs().mean() + 2 * errors_BCFHW.square().mean() + 1e-3 * too_large
+    return errors_BCFHW.abs().mean() + SQUARES * errors_BCFHW.square().mean() + 1e-3 * too_large
 
 
 @torch.inference_mode()
