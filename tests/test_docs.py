@@ -95,9 +95,13 @@ def check_make(words):
         assert f"$({variable.partition('=')[0]})" in makefile, variable
 
 
+def is_tool(module):
+    return (ROOT / f"{module.replace('.', '/')}.py").is_file()
+
+
 def check_python(words, folder):
     if words[1] == "-m":
-        assert words[2] in ("benchmarks", "pytest", "venv", "pip"), words
+        assert words[2] in ("benchmarks", "pytest", "venv", "pip") or is_tool(words[2]), words
         assert all((ROOT / word).is_file() for word in words if word.endswith(".py")), words
         return
     assert words[1] in MADE_ON_THE_WAY or (ROOT / words[1]).is_file(), words

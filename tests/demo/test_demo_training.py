@@ -122,9 +122,9 @@ def test_training_learns(tmp_path):
 
 def test_no_held_out_scene_is_drawn_for_training():
     rng = np.random.default_rng(0)
-    drawn = {scene.prompt.replace("small ", "").replace("big ", "") for scene in some_scenes(rng, 4000)}
-    assert len(drawn) == len(TRAINED)
-    assert not drawn & {scene.prompt for scene in HELD_OUT}
+    drawn = {scene.of_size("") for scene in some_scenes(rng, 4000)}
+    assert drawn == set(TRAINED)
+    assert not drawn & set(HELD_OUT)
 
 
 def test_training_embeds_texts_as_the_product_does(tmp_path):

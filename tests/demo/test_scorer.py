@@ -85,9 +85,17 @@ def test_held_out_scenes_are_never_trained_on():
 
 
 def test_words_are_those_of_all_prompts():
-    prompts = [Scene(*said(scene), size).prompt for scene, size in itertools.product(all_scenes(), RADII)]
+    rng = np.random.default_rng(0)
+    sized = [scene.of_size(size) for scene, size in itertools.product(all_scenes(), RADII)]
+    prompts = [scene.some_prompt(rng) for scene in sized for _ in range(3)]
     assert set(words()) == set(" ".join(prompts).split())
     assert set(COLOURS) <= set(words())
+
+
+def test_prompts_are_english():
+    assert Scene("red", "circle", "right", "blue").prompt == "a red circle moving right on a blue background"
+    assert Scene("orange", "square", "up", "gray").prompt == "an orange square moving up on a gray background"
+    assert Scene("orange", "square", "up", "gray", "big").prompt.startswith("a big orange square")
 
 
 def test_the_shape_stays_in_the_picture():

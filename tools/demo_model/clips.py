@@ -15,11 +15,7 @@ def some_scenes(rng: np.random.Generator, count: int, scenes: list[Scene] = TRAI
     """Scenes that may name a size."""
     chosen = [scenes[index] for index in rng.integers(len(scenes), size=count)]
     sizes = [list(RADII)[index] for index in rng.integers(len(RADII), size=count)]
-    return [_sized(scene, size) for scene, size in zip(chosen, sizes, strict=True)]
-
-
-def _sized(scene: Scene, size: str) -> Scene:
-    return Scene(scene.colour, scene.shape, scene.direction, scene.background, size)
+    return [scene.of_size(size) for scene, size in zip(chosen, sizes, strict=True)]
 
 
 def draw_batch(scenes: list[Scene], form: tuple[int, int, int], rng: np.random.Generator) -> torch.Tensor:

@@ -15,7 +15,7 @@ from tools.demo_model.latents import Latents
 from tools.demo_model.loop import Training
 from wanray.registry import Model
 
-BATCH_TOKENS = 480
+BATCH_TOKENS = 960
 """Of latents, in one step."""
 LR = 0.01
 SHIFT = 3.0

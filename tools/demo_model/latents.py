@@ -57,5 +57,5 @@ def _encode(
     for _ in range(num_batches):
         scenes = some_scenes(rng, BATCH)
         latents.append((encode(vae, draw_batch(scenes, form, rng).to(vae.device)).cpu() - mean) / std)
-        prompts += [scene.prompt for scene in scenes]
+        prompts += [scene.some_prompt(rng) for scene in scenes]
     return torch.cat(latents), prompts

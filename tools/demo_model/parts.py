@@ -17,13 +17,13 @@ from tools.demo_model.networks import make_transformer
 from tools.demo_model.probe import Probe
 from tools.demo_model.text import attend_to_short_texts, embed, make_text_encoder, make_tokenizer
 from tools.demo_model.vae import train_vae
-from tools.demo_model.write import write_checkpoint
+from tools.demo_model.write import write_checkpoint, write_images
 from wanray.registry import Model, get_model
 
 ONE, TWO = get_model("ti2v-5b"), get_model("t2v-a14b")
 """With one expert, for text and images; with two, for text."""
 EXPERTS = ("high", "low")
-STEPS = {"ti2v": 3000, "t2v": 3000, "high": 1000, "low": 1000}
+STEPS = {"ti2v": 8000, "t2v": 8000, "high": 2000, "low": 2000}
 
 
 @dataclass
@@ -33,13 +33,16 @@ class Workshop:
     work: Path
     out: Path
     device: str
+    vaes: Path | None = None
+    """Checkpoints whose VAEs are taken as they are."""
 
     def vae(self, model: Model) -> AutoencoderKLWan:
         """Trained."""
-        folder = self.work / f"vae-{model.name}"
+        folder = self.vaes / model.name / "vae" if self.vaes else self.work / f"vae-{model.name}"
         if not (folder / "config.json").exists():
             train_vae(model, self.work / f"vae-{model.name}.pt", self.device).save_pretrained(folder)
-        return AutoencoderKLWan.from_pretrained(folder).to(self.device)  # pyright: ignore[reportArgumentType]
+        vae = AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32)
+        return vae.to(self.device)  # pyright: ignore[reportArgumentType]
 
     def denoiser(self, name: str) -> Any:
         """A module with a trained `transformer`, and but for experts the `text_encoder` trained with it."""
@@ -94,6 +97,7 @@ PARTS: dict[str, Callable[[Workshop], object]] = {
     "t2v": lambda workshop: workshop.denoiser("t2v"),
     "high": lambda workshop: workshop.denoiser("high"),
     "low": lambda workshop: workshop.denoiser("low"),
+    "images": lambda _: write_images(Path("manifests/demo-images.parquet")),
     "write-ti2v-5b": partial(_write, ONE),
     "write-t2v-a14b": partial(_write, TWO),
 }

@@ -6,7 +6,7 @@ are drawn at random. numpy only: tests draw and judge clips without torch.
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,16 @@ SQUARE, TRIANGLE = 0.88, 0.6
 """Half the square's side, and the circle within the triangle, in radii: all shapes look equally large."""
 EDGE_PX = 2.0
 """Over so many pixels a shape's colour fades into the background."""
+SYNONYMS = {
+    "small": ("little", "tiny"),
+    "big": ("large",),
+    "gray": ("grey",),
+    "circle": ("disc", "ball"),
+    "square": ("box",),
+    "moving": ("moves", "going"),
+    "background": ("ground",),
+}
+SYNONYM_SHARE = 0.25
 NUM_HELD_OUT = 64
 
 
@@ -50,8 +60,17 @@ class Scene:
     @property
     def prompt(self) -> str:
         """Such as `a small red circle moving right on a blue background`."""
-        size = f"{self.size} " if self.size else ""
-        return f"a {size}{self.colour} {self.shape} moving {self.direction} on a {self.background} background"
+        subject = f"{self.size} {self.colour} {self.shape}".strip()
+        article = "an" if subject[0] in "aeiou" else "a"
+        return f"{article} {subject} moving {self.direction} on a {self.background} background"
+
+    def of_size(self, size: str) -> "Scene":
+        """The same scene in a size that its prompt names."""
+        return replace(self, size=size)
+
+    def some_prompt(self, rng: np.random.Generator) -> str:
+        """The prompt with a synonym here and there."""
+        return " ".join(_word(word, rng) for word in self.prompt.split())
 
 
 def all_scenes() -> list[Scene]:
@@ -68,13 +87,16 @@ def split_scenes() -> tuple[list[Scene], list[Scene]]:
 
 
 def words() -> list[str]:
-    """Every word of the prompts, sorted."""
-    texts = [Scene(*scene, size).prompt for scene in _each_word() for size in RADII]
-    return sorted({word for text in texts for word in text.split()})
+    """Every word of the prompts, with synonyms, sorted."""
+    texts = [scene.of_size(size).prompt for scene in all_scenes() for size in RADII]
+    told = {word for text in texts for word in text.split()}
+    return sorted(told | {other for others in SYNONYMS.values() for other in others})
 
 
-def _each_word() -> list[tuple[str, str, str, str]]:
-    return [(s.colour, s.shape, s.direction, s.background) for s in all_scenes()]
+def _word(word: str, rng: np.random.Generator) -> str:
+    if word not in SYNONYMS or rng.random() >= SYNONYM_SHARE:
+        return word
+    return str(rng.choice(SYNONYMS[word]))
 
 
 def draw(scene: Scene, width: int, height: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,17 +1,31 @@
 """Writes a checkpoint in Diffusers layout, weights in bfloat16."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 from diffusers import UniPCMultistepScheduler
+from PIL import Image
+from pyarrow import parquet
 
+from tools.demo_model.clips import HELD_OUT
+from tools.demo_model.scenes import Scene, draw
 from tools.demo_model.text import make_tokenizer
 from wanray.models.diffusers_folder import model_index
 from wanray.registry import Model
 
 SHIFT = 5.0
+IMAGES = (
+    (Scene("red", "circle", "right", "green"), 64),
+    (Scene("yellow", "triangle", "left", "white"), 64),
+    (Scene("blue", "square", "down", "gray"), 64),
+    (Scene("white", "triangle", "up", "green"), 96),
+)
+"""What the manifest of `configs/demo-images.yaml` shows, and how wide; held out from training."""
 
 
 def write_checkpoint(
@@ -30,3 +44,18 @@ def write_checkpoint(
     index = model_index(model, {name: type(network) for name, network in parts.items()})
     index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def write_images(file: Path) -> None:
+    """A manifest of first frames, inside its rows, with prompts that tell how they go on."""
+    assert all(scene in HELD_OUT for scene, _ in IMAGES)
+    rows = {"prompt": [scene.prompt for scene, _ in IMAGES], "image": [_png(*each) for each in IMAGES]}
+    rows |= {"width": [width for _, width in IMAGES], "height": [64] * len(IMAGES)}
+    parquet.write_table(pa.table(rows), file)
+
+
+def _png(scene: Scene, width: int) -> bytes:
+    frames_FHWC = draw(scene, width, 64, 9, np.random.default_rng(6))
+    file = io.BytesIO()
+    Image.fromarray((frames_FHWC[0] * 255).round().astype(np.uint8)).save(file, format="png")
+    return file.getvalue()
