@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -62,11 +63,18 @@ def test_until_the_first_clip_the_time_left_is_the_plan_s() -> None:
     assert "ETA unknown" in live_line(Snapshot(run="r", state="rendering", total=3))
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """A machine may be busy for a while; what never comes is a failure."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_pipe_gets_lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(view, "LINE_EVERY_S", 0.01)
     with caplog.at_level("INFO"), show(lambda: SNAPSHOT, "auto", StringIO()):
-        time.sleep(0.3)
-    assert live_line(SNAPSHOT) in caplog.messages
+        wait_until(lambda: live_line(SNAPSHOT) in caplog.messages)
 
 
 def test_a_terminal_gets_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +90,7 @@ def test_machines_get_lines_of_json_and_the_last_word(monkeypatch: pytest.Monkey
     out, last = StringIO(), replace(SNAPSHOT, committed=9)
     seen: list[Any] = [SNAPSHOT]
     with show(lambda: seen[-1], "json", out):
-        time.sleep(0.3)
+        wait_until(lambda: out.getvalue().count("\n") > 1)
         seen.append(last)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert len(lines) > 2
