@@ -22,13 +22,22 @@ class Worker:
     """The place where one stage instance runs."""
 
     device: str = "cpu"
-    """`cpu` or `cuda`; a worker sees one GPU, always number 0."""
+    """`cpu` or `cuda`; a worker sees its own GPUs only, as number 0 and so on."""
+    num_gpus: int = 1
+    """Where the device is `cuda`; a rank of a gang has one."""
     num_threads: int = 1
     """Threads for operations on the CPU. Fixed per pool, because sums depend on it."""
     rank: int = 0
     world_size: int = 1
     rendezvous: str = ""
     """`host:port` of the gang's store; empty when the world is one process."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All that may share a network, the first of them also called `device`."""
+        if self.device == "cpu" or self.num_gpus == 1:
+            return (self.device,)
+        return tuple(f"{self.device}:{number}" for number in range(self.num_gpus))
 
 
 class Stage(Protocol):

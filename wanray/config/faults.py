@@ -21,6 +21,11 @@ class EncodingConfig:
     do, which take a GPU if there is any, and on a CPU for a model of text alone."""
 
     def __post_init__(self) -> None:
+        if self.t5 == "fsdp":
+            raise ConfigError(
+                "encode.t5 must be one of auto, cpu, gpu, got 'fsdp': workers with several GPUs divide the "
+                "text encoder anyway (pools.encode.resources={GPU: 2})"
+            )
         check_choice("encode.t5", self.t5, ("auto", "cpu", "gpu"))
 
 

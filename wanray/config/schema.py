@@ -225,7 +225,8 @@ class PoolConfig:
     topology: TopologyConfig = field(default_factory=TopologyConfig)
     resources: dict[str, float] | None = None
     """Ray resources of one worker or rank, such as {GPU: 1} or {CPU: 4}; None: where the cluster has GPUs,
-    one for a denoise rank, the decoder, and the encoder of a model that takes images; else one CPU."""
+    one for a denoise rank, the decoder, and the encoder of a model that takes images; else one CPU. Several
+    GPUs of an encode worker divide the layers of the text encoder, those of a decode worker the VAE's."""
     labels: dict[str, str] = field(default_factory=dict)
     """Ray node labels that the pool's nodes must carry: a value, `!value`, `in(a, b)` or `!in(a, b)`."""
 
@@ -265,6 +266,10 @@ class PoolsConfig:
                     f"pools.{name}.concurrency must be left out, got {getattr(self, name).concurrency}: "
                     "a gang renders one request at a time"
                 )
+        for name in ("extend", "denoise", "denoise_high", "denoise_low"):
+            if (num_gpus := (getattr(self, name).resources or {}).get("GPU", 0)) > 1:
+                remedy = "a worker uses one" if name == "extend" else "a gang has one per rank (topology)"
+                raise ConfigError(f"pools.{name}.resources.GPU must be at most 1, got {num_gpus:g}: {remedy}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -69,8 +69,10 @@ def worker_for(
     resources: dict[str, float], rank: int = 0, world_size: int = 1, rendezvous: str = ""
 ) -> Worker:
     """What a stage is told about a place with these Ray resources."""
+    num_gpus = resources.get("GPU", 0)
     return Worker(
-        device="cuda" if resources.get("GPU", 0) > 0 else "cpu",
+        device="cuda" if num_gpus > 0 else "cpu",
+        num_gpus=max(1, int(num_gpus)),
         num_threads=max(1, int(resources.get("CPU", 1))),
         rank=rank,
         world_size=world_size,

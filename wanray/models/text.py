@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ftfy
 import torch
@@ -16,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from wanray.checkpoint import Component
 from wanray.models.int8 import load_int8
 from wanray.models.load import load_network
+from wanray.models.spread import spread
 from wanray.models.state import MAX_TOKENS
 from wanray.sizing import TEXT_BUCKETS
 
@@ -49,16 +51,21 @@ class TextEncoder:
         device: str,
         official: bool = True,
         int8: bool = False,
+        devices: Sequence[str] = (),
     ) -> None:
         """official: pad to `TEXT_BUCKETS`, with the official alignment of weights; else as diffusers does.
 
         int8: keep the weights of linear layers in int8 (`wanray.models.int8`).
+        devices: if there are several, the layers are divided among them; the first is `device`.
         """
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # it takes a long prompt for a mistake; we cut and note it
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
         load = load_int8 if int8 else load_network
-        self.encoder = load(component, dtype, device, aligned=official)
+        is_spread = len(devices) > 1
+        self.encoder = load(component, dtype, "cpu" if is_spread else device, aligned=official)
+        if is_spread:
+            _spread_layers(self.encoder.encoder, devices)
         self.device = device
         self.buckets = TEXT_BUCKETS if official else (MAX_TOKENS,)
 
@@ -94,3 +101,10 @@ class TextEncoder:
         ).to(self.device)
         states_BLD = self.encoder(padded.input_ids, padded.attention_mask).last_hidden_state
         return [state_LD[: len(ids)].cpu().clone() for state_LD, ids in zip(states_BLD, rows, strict=True)]
+
+
+def _spread_layers(stack: Any, devices: Sequence[str]) -> None:
+    """Divide the embeddings and layers of a UMT5 so that each device holds about as many bytes."""
+    parts = [stack.embed_tokens, *stack.block, stack.final_layer_norm]
+    sizes = [sum(tensor.nbytes for tensor in part.state_dict().values()) for part in parts]
+    spread([[part] for part in parts], sizes, devices)

@@ -5,12 +5,18 @@ nothing. Shape suffixes: B batch (1), C channels, F frames, T latent frames, H, 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
+from torch.utils.flop_counter import FlopCounterMode
+
+from wanray.models.spread import ahead, spread
+
+TRIAL_CELLS = 8
+"""Side of the latents that are decoded to learn what each block of the decoder costs."""
 
 
 @torch.inference_mode()
@@ -51,6 +57,49 @@ def decode_latents(vae: AutoencoderKLWan, latents_BCTHW: torch.Tensor) -> torch.
     return torch.cat(list(decode_stream(vae, latents_BCTHW)))
 
 
+def spread_decoder(vae: Any, devices: Sequence[str]) -> None:
+    """Divide the decoder among `devices`, on the first of which `vae` is: equal frames, sooner.
+
+    Each device holds some blocks and their caches, and works on a group of frames while the next device has
+    that before it.
+    """
+    parts = _parts(vae.decoder)
+    spread(parts, _costs(vae, parts), devices)
+
+
+def _parts(decoder: Any) -> list[list[Any]]:
+    """The modules of the decoder in order; those between which a block adds what it kept are one part."""
+    parts = [[decoder.conv_in], [decoder.mid_block]]
+    for block in decoder.up_blocks:
+        parts += [[resnet] for resnet in block.resnets]
+        ends = [*(getattr(block, "upsamplers", None) or ())]  # Wan2.1's; the next two are Wan2.2's
+        ends += [getattr(block, name, None) for name in ("upsampler", "avg_shortcut")]
+        parts.append([module for module in ends if module is not None])
+    return [*parts, [decoder.norm_out], [decoder.conv_out]]
+
+
+@torch.inference_mode()
+def _costs(vae: Any, parts: Sequence[Sequence[torch.nn.Module]]) -> list[float]:
+    """FLOPs of each part for two latent frames."""
+    latents_BCTHW = torch.zeros(1, vae.config["z_dim"], 2, TRIAL_CELLS, TRIAL_CELLS, device=vae.device)
+    modules = [module for part in parts for module in part]
+    spent = dict.fromkeys(modules, 0.0)
+    with FlopCounterMode(display=False) as counter:
+
+        def begin(module: torch.nn.Module, *_: object) -> None:
+            spent[module] -= counter.get_total_flops()
+
+        def end(module: torch.nn.Module, *_: object) -> None:
+            spent[module] += counter.get_total_flops()
+
+        hooks = [module.register_forward_pre_hook(begin) for module in modules]
+        hooks += [module.register_forward_hook(end) for module in modules]
+        deque(_decode_frames(vae, latents_BCTHW.split(1, dim=2)), maxlen=0)
+    for hook in hooks:
+        hook.remove()
+    return [sum(spent[module] for module in part) for part in parts]
+
+
 def to_uint8(frames_FCHW: torch.Tensor) -> torch.Tensor:
     """Frames 0..1 as uint8 [F, H, W, C] on the CPU, truncated as the official `cache_video` does."""
     return (frames_FCHW * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
@@ -72,8 +121,12 @@ def _decode_frames(vae: AutoencoderKLWan, frames_BCTHW: Iterable[torch.Tensor]) 
     The cache holds, per causal convolution, the last two frames of its input.
     """
     cache: list[torch.Tensor | str | None] = [None] * _num_cached(vae)
-    for index, frame_BCTHW in enumerate(frames_BCTHW):
-        yield vae.decoder(frame_BCTHW, feat_cache=cache, feat_idx=[0], first_chunk=index == 0)
+    videos_BCFHW = (
+        vae.decoder(frame_BCTHW, feat_cache=cache, feat_idx=[0], first_chunk=index == 0)
+        for index, frame_BCTHW in enumerate(frames_BCTHW)
+    )
+    is_spread = vae.decoder.conv_out.weight.device != vae.decoder.conv_in.weight.device
+    return ahead(videos_BCFHW) if is_spread else videos_BCFHW
 
 
 def _num_cached(vae: AutoencoderKLWan) -> int:

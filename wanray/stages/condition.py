@@ -6,7 +6,7 @@ from threading import Lock
 import torch
 
 from wanray.models.conditions import ConditionEncoder, Conditions, make_pixels
-from wanray.models.device import is_healthy
+from wanray.models.device import are_healthy
 from wanray.models.state import DTYPES
 from wanray.records import Record, Request, canonical_json
 from wanray.stage import Report, Worker
@@ -65,8 +65,8 @@ class Condition:
         return rounded, notes
 
     def healthy(self) -> bool:
-        """Whether the device still works."""
-        return is_healthy(self.worker.device)
+        """Whether its devices still work."""
+        return are_healthy(self.worker.devices)
 
     def close(self) -> None:
         """Drop the networks."""

@@ -16,9 +16,9 @@ from safetensors.torch import save
 
 from wanray.errors import ConfigError, FailureCause, InfrastructureError, StorageError
 from wanray.media import probe_video, shown
-from wanray.models.device import is_healthy
+from wanray.models.device import are_healthy
 from wanray.models.load import load_network
-from wanray.models.vae import decode_stream, to_uint8
+from wanray.models.vae import decode_stream, spread_decoder, to_uint8
 from wanray.records import Clip, Record
 from wanray.registry import TASKS
 from wanray.sinks.ledger import Ledger, clip_folder
@@ -49,6 +49,8 @@ class Decode:
         torch.set_num_threads(worker.num_threads)
         aligned = self.config.numerics["mode"] == "official"
         self.vae = load_network(self.config.vae, torch.float32, worker.device, aligned=aligned)
+        if len(worker.devices) > 1:
+            spread_decoder(self.vae, worker.devices)
         self.ledger = Ledger(Store.open(self.config.output.url))
         if not self.ledger.store.exists(f"runs/{self.config.run}/config.yaml"):
             raise ConfigError(
@@ -145,8 +147,8 @@ class Decode:
         }
 
     def healthy(self) -> bool:
-        """Whether the device still works."""
-        return is_healthy(self.worker.device)
+        """Whether its devices still work."""
+        return are_healthy(self.worker.devices)
 
     def close(self) -> None:
         """Drop the VAE."""

@@ -21,7 +21,7 @@ from wanray.models.denoise import (
     num_references,
     request_solver,
 )
-from wanray.models.device import is_healthy
+from wanray.models.device import are_healthy
 from wanray.models.experts import Resident, Swapped
 from wanray.models.ranks import make_ranks
 from wanray.models.state import DTYPES, DenoiseState, pad_text
@@ -176,8 +176,8 @@ class Denoise:
         return pad_text(text_LD).to(self.worker.device, DTYPES[self.config.dtype])
 
     def healthy(self) -> bool:
-        """Whether the device still works."""
-        return is_healthy(self.worker.device)
+        """Whether its devices still work."""
+        return are_healthy(self.worker.devices)
 
     def close(self) -> None:
         """Leave the gang and drop the weights."""

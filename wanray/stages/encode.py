@@ -7,7 +7,7 @@ import torch
 
 from wanray.checkpoint.vocabulary import Vocabulary
 from wanray.errors import ConfigError
-from wanray.models.device import is_healthy
+from wanray.models.device import are_healthy
 from wanray.models.state import DTYPES, MAX_TOKENS
 from wanray.models.text import Embedding, TextEncoder
 from wanray.records import Record
@@ -39,7 +39,13 @@ class Encode:
         self.vocabulary = Vocabulary.read(config.tokenizer)
         official, dtype = config.mode == "official", DTYPES[config.dtype]
         self.encoder = TextEncoder(
-            config.text_encoder, config.tokenizer, dtype, worker.device, official, config.int8
+            config.text_encoder,
+            config.tokenizer,
+            dtype,
+            worker.device,
+            official,
+            config.int8,
+            worker.devices,
         )
 
     def _placed(self, worker: Worker) -> Worker:
@@ -75,8 +81,8 @@ class Encode:
         ]
 
     def healthy(self) -> bool:
-        """Whether the device still works."""
-        return is_healthy(self.worker.device)
+        """Whether its devices still work."""
+        return are_healthy(self.worker.devices)
 
     def close(self) -> None:
         """Drop the encoder."""

@@ -94,7 +94,7 @@ class Extend:
 
     def healthy(self) -> bool:
         """A model on a GPU may be broken by what it could not do; an endpoint is not."""
-        return not self.config.is_local or load("wanray.models.device:is_healthy")(self.device)
+        return not self.config.is_local or load("wanray.models.device:are_healthy")([self.device])
 
     def close(self) -> None:
         """Close connections, drop models."""
