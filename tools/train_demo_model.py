@@ -1,7 +1,7 @@
 """Trains the models of the demo from nothing: `python -m tools.train_demo_model`, and again after a stop.
 
-Parts follow one another; each keeps what it has in the folder `--work`, with a line a minute and pictures of
-held-out prompts. On one CPU core of 50 GFLOP/s the VAEs take 75 minutes each.
+Parts follow one another; each keeps what it has in the folder `--work`, with a line now and then and pictures
+of held-out prompts. On one CPU core of 50 GFLOP/s the VAEs take 75 minutes each.
 """
 
 import argparse

@@ -9,6 +9,7 @@ from tools.demo_model.clips import FORMATS, HELD_OUT, TRAINED, draw_batch, some_
 from tools.demo_model.loop import Training, finished
 from tools.demo_model.muon import orthogonal
 from tools.demo_model.networks import make_transformer, make_vae
+from tools.demo_model.principal import principal_axes, turn
 from tools.demo_model.text import attend_to_short_texts, embed, make_text_encoder, make_tokenizer
 from wanray.models.text import TextEncoder
 from wanray.registry import get_model
@@ -142,3 +143,31 @@ def test_training_embeds_texts_as_the_product_does(tmp_path):
     embedding = product.encode("A red circle, moving up.")
     assert torch.allclose(embedding.text_LD, trained[: len(embedding.text_LD)], atol=1e-6)
     assert not trained[len(embedding.text_LD) :].any()
+
+
+def test_principal_axes_change_no_picture():
+    """Latents of rank 3 in 16 channels come out in three channels, and decode to what they decoded to."""
+    vae = varied(make_vae(get_model("t2v-a14b")))
+    with torch.no_grad():
+        weight = vae.quant_conv.weight[:16, :, 0, 0, 0]
+        weight.copy_(torch.randn(16, 3) @ torch.randn(3, weight.shape[1]))
+        vae.quant_conv.bias[:16].normal_()
+    rng = np.random.default_rng(0)
+    video = draw_batch(some_scenes(rng, 8), FORMATS[0], rng)
+    whole_clip.take_whole_clips(vae)
+    with torch.no_grad():
+        before = whole_clip.encode(vae, video)
+        turn(vae, principal_axes(before))
+        after = whole_clip.encode(vae, video)
+        used = after.abs().amax(dim=(0, 2, 3, 4)) > 0
+        assert used.tolist() == [True] * 3 + [False] * 13
+        assert after.mean((0, 2, 3, 4)).abs().max() < 1e-3 * after.std()
+        cells = after[:, :3].transpose(0, 1).flatten(1)
+        shares = torch.cov(cells) / torch.cov(cells).trace()
+        assert torch.allclose(shares, shares.diag().diag(), atol=1e-4)
+        assert shares.diag().tolist() == sorted(shares.diag().tolist(), reverse=True)
+        assert cells.std(dim=1).square().mean().sqrt().item() == pytest.approx(vae.config.latents_std[0], 1e-3)
+        straight = vae.post_quant_conv(after)
+        turn_back = make_vae(get_model("t2v-a14b"))
+        varied(turn_back)
+        assert torch.allclose(straight, turn_back.post_quant_conv(before), atol=1e-3 * straight.abs().max().item())

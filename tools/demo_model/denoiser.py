@@ -15,8 +15,6 @@ from tools.demo_model.latents import Latents
 from tools.demo_model.loop import Training
 from wanray.registry import Model
 
-BATCH_TOKENS = 960
-"""Of latents, in one step."""
 LR = 0.01
 SHIFT = 3.0
 """Of the noise levels in training, which are even before it."""
@@ -33,6 +31,8 @@ class Lesson:
     model: Model
     latents: Latents
     embed: Callable[[list[str]], torch.Tensor]
+    batch_tokens: int
+    """Of latents, in one step."""
     noise_range: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest sigma that the transformer will work at."""
 
@@ -44,6 +44,8 @@ def train_denoiser(
 
     probe: words on how good the averaged network is.
     """
+    with torch.no_grad():
+        network["transformer"].patch_embedding.weight[:, ~lesson.latents.used] = 0
     training = Training(network, file, num_steps, LR, seed=3)
     training.run(
         lambda rng: _loss(network["transformer"], lesson, rng, device), lambda: probe(training.averaged)
@@ -52,8 +54,11 @@ def train_denoiser(
 
 
 def _loss(transformer: Any, lesson: Lesson, rng: np.random.Generator, device: str) -> torch.Tensor:
-    """Mean squared error of the velocity `noise - clip`, without frames that are given."""
-    clean_BCTHW, prompts = lesson.latents.some(rng, BATCH_TOKENS)
+    """Mean squared error of the velocity `noise - clip`, without frames that are given.
+
+    Channels that hold nothing are not seen and not judged: the VAE does not look at them either.
+    """
+    clean_BCTHW, prompts = lesson.latents.some(rng, lesson.batch_tokens)
     clean_BCTHW = clean_BCTHW.to(device)
     prompts = ["" if rng.random() < BLANK_SHARE else prompt for prompt in prompts]
     sigmas_B = _some_sigmas(rng, len(prompts), lesson.noise_range).to(device)
@@ -62,11 +67,13 @@ def _loss(transformer: Any, lesson: Lesson, rng: np.random.Generator, device: st
     if lesson.model.has_token_timesteps:
         given = torch.from_numpy(rng.random(len(prompts)) < IMAGE_SHARE).to(device)
         sigmas_BCTHW[given, :, 0] = 0.0
-    noisy_BCTHW = (1 - sigmas_BCTHW) * clean_BCTHW + sigmas_BCTHW * noise_BCTHW
+    is_used_CTHW = lesson.latents.used.to(device).view(-1, 1, 1, 1)
+    noisy_BCTHW = (1 - sigmas_BCTHW) * clean_BCTHW + sigmas_BCTHW * noise_BCTHW * is_used_CTHW
     timesteps = timesteps_of(lesson.model, sigmas_BCTHW)
     velocity_BCTHW = transformer(noisy_BCTHW, timesteps, lesson.embed(prompts), return_dict=False)[0]
-    errors_BCTHW = (velocity_BCTHW - (noise_BCTHW - clean_BCTHW)).square() * (sigmas_BCTHW > 0)
-    return errors_BCTHW.sum() / (sigmas_BCTHW > 0).expand_as(errors_BCTHW).sum()
+    is_judged_BCTHW = (sigmas_BCTHW > 0) & is_used_CTHW
+    errors_BCTHW = (velocity_BCTHW - (noise_BCTHW - clean_BCTHW)).square() * is_judged_BCTHW
+    return errors_BCTHW.sum() / is_judged_BCTHW.sum()
 
 
 def _some_sigmas(rng: np.random.Generator, count: int, noise_range: tuple[float, float]) -> torch.Tensor:

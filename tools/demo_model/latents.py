@@ -1,6 +1,7 @@
 """A pool of encoded clips: encoding one takes longer than a training step's share of it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ class Latents:
 
     clips: list[torch.Tensor]
     prompts: list[list[str]]
+
+    @cached_property
+    def used(self) -> torch.Tensor:
+        """Which channels hold anything."""
+        return self.clips[0].abs().amax(dim=(0, 2, 3, 4)) > 0
 
     def some(self, rng: np.random.Generator, num_tokens: int) -> tuple[torch.Tensor, list[str]]:
         """As many clips of one format as have about so many tokens, and their prompts."""

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tools.demo_model.muon import Muon
 from tools.demo_model.progress import Progress
 
-SAVE_EVERY_S = 60
+SAVE_EVERY_S = 120
 WARM_UP_STEPS = 50
 EMA_DECAY = 0.995
 SMALL_LR = 3e-3

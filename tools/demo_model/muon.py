@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 MOMENTUM = 0.95
-STEPS = 5
+STEPS = 3
+"""With five a step takes a third longer, and the loss falls no quicker by steps."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration (Jordan et al. 2024): singular values go near 1, not exactly there."""
 

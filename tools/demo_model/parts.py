@@ -23,7 +23,9 @@ from wanray.registry import Model, get_model
 ONE, TWO = get_model("ti2v-5b"), get_model("t2v-a14b")
 """With one expert, for text and images; with two, for text."""
 EXPERTS = ("high", "low")
-STEPS = {"ti2v": 8000, "t2v": 8000, "high": 2000, "low": 2000}
+STEPS = {"ti2v": 8000, "t2v": 14000, "high": 1000, "low": 1000}
+BATCH_TOKENS = {"ti2v-5b": 480, "t2v-a14b": 960}
+"""Of 40 and of 20 of the smallest clips."""
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Workshop:
             model=model,
             latents=encode_clips(vae, self.work / f"latents-{model.name}.pt", self.device),
             embed=partial(embed_with, network),
+            batch_tokens=BATCH_TOKENS[model.name],
             noise_range=_noise_range(name),
         )
         return train_denoiser(

@@ -1,4 +1,4 @@
-"""How a training tells where it is: a bar on a terminal, a line a minute anywhere."""
+"""How a training tells where it is: a bar on a terminal, a line now and then anywhere."""
 
 import time
 from types import TracebackType

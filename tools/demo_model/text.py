@@ -15,7 +15,7 @@ from tools.demo_model.scenes import words
 from wanray.models.state import MAX_TOKENS
 
 TEXT_DIM = 64
-CONTEXT = 24
+CONTEXT = 12
 """Tokens of text that a training step looks at; no prompt of ours is longer."""
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
@@ -70,7 +70,7 @@ class _ShortContext(WanAttnProcessor):
     """Cross-attention to `CONTEXT` tokens, the last of which counts for all that are left out.
 
     Wan pads texts to 512 tokens with zeros and attends to the pads; equal keys in number n are one key with
-    log n added to its score. Training looks at 24 tokens and learns what 512 would have taught.
+    log n added to its score. Training looks at 12 tokens and learns what 512 would have taught.
     """
 
     def __call__(

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKLWan
 from tools.demo_model.clips import HELD_OUT, draw_batch, some_form, some_scenes
 from tools.demo_model.loop import Training
 from tools.demo_model.networks import make_vae
+from tools.demo_model.principal import principal_axes, turn
 from tools.demo_model.whole_clip import decode, encode, take_whole_clips
 from wanray.registry import Model
 
@@ -27,14 +28,14 @@ SQUARES = 10.0
 
 
 def train_vae(model: Model, file: Path, device: str) -> AutoencoderKLWan:
-    """The trained VAE with the statistics of its latents, in diffusers' own form."""
+    """The trained VAE, whose config has the statistics of its latents, in diffusers' own form."""
     vae: Any = make_vae(model)
     take_whole_clips(vae)
     training = Training(vae.to(device), file, NUM_STEPS[model.vae], LR, seed=1)
     training.run(
         lambda rng: _loss(vae, rng, device), lambda: f"PSNR {held_out_psnr(training.averaged, device):.2f} dB"
     )
-    return _with_statistics(model, training.averaged, device)
+    return _turned(model, training.averaged, device)
 
 
 def held_out_psnr(vae: torch.nn.Module, device: str, count: int = 16) -> float:
@@ -57,17 +58,12 @@ def _loss(vae: AutoencoderKLWan, rng: np.random.Generator, device: str) -> torch
 
 
 @torch.inference_mode()
-def _with_statistics(model: Model, trained: torch.nn.Module, device: str) -> AutoencoderKLWan:
-    """A VAE whose config holds mean and deviation of each channel, over 256 clips."""
+def _turned(model: Model, trained: torch.nn.Module, device: str) -> AutoencoderKLWan:
+    """A VAE whose channels are the principal axes of 256 clips."""
     rng = np.random.default_rng(7)
     batches = [draw_batch(some_scenes(rng, 16), (64, 64, 9), rng).to(device) for _ in range(16)]
     latents_BCTHW = torch.cat([encode(trained, batch) for batch in batches])
     vae = make_vae(model)
     vae.load_state_dict(trained.state_dict())
-    mean, std = (latents_BCTHW.mean((0, 2, 3, 4)), latents_BCTHW.std((0, 2, 3, 4)))
-    vae.register_to_config(latents_mean=_round(mean), latents_std=_round(std))
+    turn(vae, principal_axes(latents_BCTHW.cpu()))
     return vae.eval()
-
-
-def _round(values: torch.Tensor) -> list[float]:
-    return [round(value, 4) for value in values.tolist()]

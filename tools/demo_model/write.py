@@ -41,9 +41,17 @@ def write_checkpoint(
     parts |= {"transformer_2": transformers[1]} if len(transformers) == 2 else {}
     for name, network in parts.items():
         network.to("cpu", torch.bfloat16).save_pretrained(folder / name)
+        _forget_origin(folder / name / "config.json")
     index = model_index(model, {name: type(network) for name, network in parts.items()})
     index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _forget_origin(file: Path) -> None:
+    """Diffusers notes the folder from which a network was loaded."""
+    config = json.loads(file.read_text())
+    config.pop("_name_or_path", None)
+    file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def write_images(file: Path) -> None:
