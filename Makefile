@@ -10,8 +10,8 @@ export UV_COMPILE_BYTECODE = 1
 .PHONY: demo test test-again test-slow chaos check bench docs lock clean
 
 demo: $(VENV)/.stamp
-	$(BIN)/wanray tiny t2v-a14b .demo/model
 	$(BIN)/wanray render configs/demo.yaml
+	$(BIN)/python tools/contact_sheet.py .demo/out .demo/sheet.webp
 
 test: $(VENV)/.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)

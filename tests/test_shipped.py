@@ -11,7 +11,7 @@ from wanray.config import load_config
 from wanray.engine.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
-MODELS = {"demo": "t2v-a14b"}
+MODELS = {"demo": "ti2v-5b", "demo-images": "ti2v-5b"}
 """Of the configs that are not called as theirs."""
 
 
@@ -34,7 +34,8 @@ def run(*command, **variables):
 def test_the_job_script_renders_the_manifest_with_errors(tiny, tmp_path):
     arguments = [f"model.path={tiny('t2v-a14b')}", f"output.url={tmp_path}/out", "engine=local"]
     manifest = "manifest=manifests/with-errors.parquet"
-    done = run(sys.executable, "pipelines/render.py", "configs/demo.yaml", manifest, *arguments)
+    arguments += ["defaults.prompt=null", manifest]
+    done = run(sys.executable, "pipelines/render.py", "configs/demo.yaml", *arguments)
     assert done.returncode == 2, done.stderr
     assert "2 clips committed, 0 were committed before, 8 failed (8 input)" in done.stdout
     assert len(list(tmp_path.glob("out/failures/*.json"))) == 8

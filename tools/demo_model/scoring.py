@@ -66,7 +66,7 @@ def render(
     rows = {"id": [str(number) for number in range(len(scenes))], "prompt": [each.prompt for each in scenes]}
     rows |= {"seed": list(range(len(scenes)))}
     if images is not None:
-        rows |= {"image": [_png(image_HWC, work / "image.png") for image_HWC in images]}
+        rows |= {"image": [{"bytes": _png(image_HWC, work / "image.png")} for image_HWC in images]}
     parquet.write_table(pa.table(rows), work / "scenes.parquet")
     given = [f"manifest={work}/scenes.parquet", f"output.url={work}/out", f"model.path={model}"]
     command = [

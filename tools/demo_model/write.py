@@ -57,7 +57,10 @@ def _forget_origin(file: Path) -> None:
 def write_images(file: Path) -> None:
     """A manifest of first frames, inside its rows, with prompts that tell how they go on."""
     assert all(scene in HELD_OUT for scene, _ in IMAGES)
-    rows = {"prompt": [scene.prompt for scene, _ in IMAGES], "image": [_png(*each) for each in IMAGES]}
+    rows = {
+        "prompt": [scene.prompt for scene, _ in IMAGES],
+        "image": [{"bytes": _png(*each)} for each in IMAGES],
+    }
     rows |= {"width": [width for _, width in IMAGES], "height": [64] * len(IMAGES)}
     parquet.write_table(pa.table(rows), file)
 
