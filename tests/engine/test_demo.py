@@ -54,12 +54,11 @@ def test_64_given_images(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("wrong", ["defaults.guidance=1", "defaults.shift=1"])
-def test_what_is_wrong_costs_scores(tmp_path, wrong):
-    """Of what was right in nearly all clips, at least a tenth goes: the score is worth having."""
-    right = score(MODEL, held_out(32), tmp_path / "right")
-    broken = score(MODEL, held_out(32), tmp_path / "wrong", wrong)
-    assert min(broken.shares[name] for name in MEANT) <= 0.9 * min(right.shares[name] for name in MEANT)
+def test_without_guidance_less_is_right(tmp_path):
+    """Of 64 clips: what is wrong costs scores, so they are worth having."""
+    right = score(MODEL, held_out(), tmp_path / "right")
+    broken = score(MODEL, held_out(), tmp_path / "wrong", "defaults.guidance=1")
+    assert sum(broken.shares[name] for name in MEANT) <= sum(right.shares[name] for name in MEANT) - 0.05
 
 
 def keys_of(folder, manifest, **others):

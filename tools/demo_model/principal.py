@@ -19,7 +19,7 @@ class Axes(NamedTuple):
     """How to turn."""
 
     mean: torch.Tensor
-    axes: torch.Tensor
+    vectors: torch.Tensor
     """Columns are the axes, those of most variance first; zeros for what is left out."""
     std: float
     """Of the channels that are kept, together."""
@@ -38,13 +38,13 @@ def principal_axes(latents_BCTHW: torch.Tensor) -> Axes:
 @torch.no_grad()
 def turn(vae: Any, axes: Axes) -> None:
     """Let the first and the last layer around the latents do it: what `vae` reconstructs stays the same."""
-    mean, axes, std = axes
+    mean, vectors, std = axes
     num_channels = len(mean)
     encode, decode = vae.quant_conv, vae.post_quant_conv
     weight_OI = encode.weight[:num_channels, :, 0, 0, 0]
-    weight_OI.copy_(axes.T @ weight_OI.double())
-    encode.bias[:num_channels] = axes.T @ (encode.bias[:num_channels].double() - mean)
+    weight_OI.copy_(vectors.T @ weight_OI.double())
+    encode.bias[:num_channels] = vectors.T @ (encode.bias[:num_channels].double() - mean)
     weight_OI = decode.weight[:, :, 0, 0, 0]
     decode.bias += weight_OI.double() @ mean
-    weight_OI.copy_(weight_OI.double() @ axes)
+    weight_OI.copy_(weight_OI.double() @ vectors)
     vae.register_to_config(latents_mean=[0.0] * num_channels, latents_std=[round(std, 4)] * num_channels)
