@@ -90,6 +90,8 @@ def test_config_that_is_a_folder(run_cli):
         ("encode.t5=tpu", ["encode.t5 must be one of", "tpu"]),
         ("encode.t5=gpu", ["encode.t5 is gpu", "pools.encode.resources={GPU: 1}", "encode.t5=cpu"]),
         ("encode.t5=fsdp", ["encode.t5 must be one of auto, cpu, gpu", "pools.encode.resources={GPU: 2}"]),
+        ("denoise.offload=expert", ["denoise.offload must be one of none, sequential", "placement=swap"]),
+        ("denoise.offload=all", ["denoise.offload must be one of none, sequential, got 'all'"]),
         ("pools.denoise.resources={GPU: 2}", ["pools.denoise.resources.GPU must be at most 1", "topology"]),
         ("pools.extend.resources={GPU: 2}", ["pools.extend.resources.GPU must be at most 1, got 2"]),
         ("pools.denoise.concurrency=2", ["pools.denoise.concurrency must be left out, got 2"]),

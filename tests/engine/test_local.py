@@ -61,16 +61,18 @@ def test_ffprobe_agrees_with_meta(tiny, tmp_path):
 
 def test_all_placements_give_equal_latents(tiny, tmp_path):
     manifest = write_manifest(tmp_path / "m.parquet", 3)
-    for placement in ("split", "both", "swap"):
-        (tmp_path / placement).mkdir()
-        keys = {"placement": placement, "engine": "local", "output.save_latents": True}
-        code, output = render(write_config(tmp_path / placement, tiny("t2v-a14b"), manifest, **keys))
+    ways = {way: {"placement": way} for way in ("split", "both", "swap")}
+    ways["host"] = {"placement": "split", "denoise.offload": "sequential"}
+    for way, keys in ways.items():
+        (tmp_path / way).mkdir()
+        keys |= {"engine": "local", "output.save_latents": True}
+        code, output = render(write_config(tmp_path / way, tiny("t2v-a14b"), manifest, **keys))
         assert code == 0, output
-    split, both, swap = (latents_of(tmp_path / place / "out") for place in ("split", "both", "swap"))
+    split, *others = (latents_of(tmp_path / way / "out") for way in ways)
     assert len(split) == 3
-    assert split.keys() == both.keys() == swap.keys()
-    assert all(torch.equal(split[key], both[key]) for key in split)
-    assert all(torch.equal(split[key], swap[key]) for key in split)
+    for other in others:
+        assert other.keys() == split.keys()
+        assert all(torch.equal(split[key], other[key]) for key in split)
     taken = [entry for entry in events(tmp_path / "swap/out", "released") if entry["pool"] == "denoise"]
     assert Counter(entry["outcome"] for entry in taken) == {"part done": 3, "done": 3}
     assert all(meta["timings_s"]["denoise"] > 0 for meta in metas(tmp_path / "swap/out").values())

@@ -37,6 +37,8 @@ class Work:
     topology: TopologyConfig = field(default_factory=TopologyConfig)
     swaps: bool = False
     """One expert at a time is held; all records come once for each."""
+    offloads: bool = False
+    """Blocks stay on the host."""
     attends_to_pads: bool = False
     """As xDiT does by itself."""
 
@@ -139,7 +141,8 @@ def denoise(place, work):
 
 def stage_of(work):
     checkpoint = open_checkpoint(work.path)
-    return Denoise(denoise_config(checkpoint, work.experts, work.mode, work.dtype, work.topology, work.swaps))
+    switches = {"swaps": work.swaps, "offloads": work.offloads}
+    return Denoise(denoise_config(checkpoint, work.experts, work.mode, work.dtype, work.topology, **switches))
 
 
 def forward_twice(place, work, inputs):

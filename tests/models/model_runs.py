@@ -46,7 +46,7 @@ def record_of(path, row, mode="official", dtype="float32"):
     return Record.from_plan(plan)
 
 
-def denoise_config(checkpoint, experts, mode, dtype="float32", topology=ALONE, swaps=False):
+def denoise_config(checkpoint, experts, mode, dtype="float32", topology=ALONE, swaps=False, offloads=False):
     return DenoiseConfig(
         pool="denoise",
         transformers={expert: checkpoint.transformers[expert] for expert in experts},
@@ -57,6 +57,7 @@ def denoise_config(checkpoint, experts, mode, dtype="float32", topology=ALONE, s
         dtype=dtype,
         noise="cpu",
         swaps=swaps,
+        offloads=offloads,
         topology=topology,
         attention="auto",
         check_inputs=True,

@@ -96,6 +96,13 @@ def test_a_gang_that_swaps_experts_renders_the_same(tiny, topology, dtype):
         assert np.array_equal(found, latents.numpy())
 
 
+@pytest.mark.parametrize("topology", ["ulysses 2", "cfg 2"])
+def test_a_gang_whose_blocks_stay_on_the_host_renders_the_same(rendered, topology):
+    work, expected = rendered
+    for found, latents in zip(gang_of(work, TOPOLOGIES[topology], offloads=True), expected, strict=True):
+        assert np.array_equal(found, latents.numpy())
+
+
 @pytest.mark.parametrize("topology", ["ulysses 2", "ring 2", "ulysses 2 x ring 2"])
 def test_xdit_alone_attends_to_pads(rendered, topology):
     """What keeps the odd request right is ours: without it, its latents differ a hundredfold more."""

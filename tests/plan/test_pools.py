@@ -76,6 +76,21 @@ def test_pools_without_effect_are_named(tiny, tmp_path):
         plan_of(tiny, tmp_path, "t2v-a14b", "pools.denoise_low.topology.ulysses=3")
 
 
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (["placement=swap"], "denoise.offload sequential excludes placement swap: .* use placement=both"),
+        (
+            ["pools.denoise_low.topology.ulysses=2", "pools.denoise_low.topology.fsdp=2"],
+            "pools.denoise_low.topology.fsdp must be 1 with denoise.offload=sequential, got 2",
+        ),
+    ],
+)
+def test_weights_on_the_host_are_neither_swapped_nor_divided(tiny, tmp_path, keys, words):
+    with pytest.raises(ConfigError, match=words):
+        plan_of(tiny, tmp_path, "t2v-a14b", "denoise.offload=sequential", *keys)
+
+
 def test_the_page_says_what_matters(tiny, tmp_path):
     console = Console(width=110, record=True, file=StringIO())
     console.print(plan_page(plan_of(tiny, tmp_path, "t2v-a14b", f"manifest={MANIFESTS}/with-errors.parquet")))

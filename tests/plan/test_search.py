@@ -199,6 +199,15 @@ def test_weights_are_divided_only_where_they_must_be(chosen):
     assert all(gangs.topology.fsdp == 1 for gangs in large.gangs.values())
 
 
+def test_blocks_that_stay_on_the_host_fit_where_nothing_else_does_and_are_never_divided(chosen):
+    shapes, small = {(832, 480, 49): 100}, ("denoise.gpus=1", "estimate.gpu_gib=20")
+    with pytest.raises(ConfigError, match=r"or denoise\.offload=sequential$"):
+        chosen(shapes, *small)
+    layout = chosen(shapes, *small, "denoise.offload=sequential")
+    assert layout.placement in ("both", "split")
+    assert all(gangs.topology.fsdp == 1 for gangs in layout.gangs.values())
+
+
 def test_what_fits_nowhere_is_refused_with_the_remedy(tmp_path):
     config = make_config(tmp_path, "denoise.gpus=8", "estimate.gpu_gib=6")
     with pytest.raises(ConfigError, match=r"no gang of up to 8 GPUs of 6.0 GiB holds t2v-a14b .* use more"):

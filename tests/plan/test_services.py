@@ -23,6 +23,17 @@ def test_without_a_profile_flops_decide(tmp_path):
     assert pools["encode"].basis == "FLOP model: 0.05 TFLOP/s x 1 core"
 
 
+def test_weights_that_stay_on_the_host_travel_in_each_forward(tmp_path):
+    """26 guided steps of the high-noise expert: 52 forwards, or 26 where two halves of a gang share them."""
+    work = make_work({LARGE: 10})
+    for topology, num_forwards in ((), 52), (("pools.denoise_high.topology.cfg=2",), 26):
+        keys = ("estimate.host_gb_per_s=14", *topology)
+        plain, _ = pools_of(make_config(tmp_path, *keys), work)
+        slow, _ = pools_of(make_config(tmp_path, *keys, "denoise.offload=sequential"), work)
+        more_s = slow["denoise_high"].mean_s - plain["denoise_high"].mean_s
+        assert more_s == pytest.approx(num_forwards * 28 / 14)
+
+
 def test_pools_without_gpus_compute_on_their_cores(tmp_path):
     """272 TFLOP of the VAE are five seconds of a GPU, and a quarter of an hour of eight cores."""
     work = make_work({LARGE: 1})

@@ -45,11 +45,20 @@ class DenoisingConfig:
     swap_after: int = 8
     """With placement `swap`: requests that a gang takes through one expert before it swaps, if so
     many wait."""
+    offload: str = "none"
+    """`sequential`: the transformer stays in the host's memory, and each of its blocks visits the GPU for its
+    own forward. For GPUs too small for anything else: all weights travel twice in a guided step."""
     check_inputs: bool = False
     """Compare digests of what the ranks of a gang got, at the start of each request: for debugging."""
 
     def __post_init__(self) -> None:
         check_choice("denoise.attention", self.attention, ("auto", *ATTENTIONS))
+        if self.offload == "expert":
+            raise ConfigError(
+                "denoise.offload must be one of none, sequential, got 'expert': what is meant is "
+                "placement=swap, with denoise.swap_after=1 to swap for every clip"
+            )
+        check_choice("denoise.offload", self.offload, ("none", "sequential"))
         check_at_least("denoise.gpus", self.gpus, 1)
         check_at_least("denoise.swap_after", self.swap_after, 1)
         check_at_least("denoise.checkpoint_every_steps", self.checkpoint_every_steps, 0)

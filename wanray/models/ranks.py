@@ -15,6 +15,7 @@ from wanray.errors import ConfigError
 from wanray.models import fsdp, process_group, xdit
 from wanray.models.attention import choose_attention
 from wanray.models.denoise import Forward, Pair, TextCondition, load_transformer, one_after_the_other
+from wanray.models.offload import keep_on_host
 from wanray.stage import Worker
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,11 @@ class Ranks(Protocol):
     pair: Pair
     """How the forwards of a step are done."""
 
-    def load(self, component: Component, dtype: torch.dtype, *, official: bool) -> Any:
-        """One expert, as far as it is here."""
+    def load(self, component: Component, dtype: torch.dtype, *, official: bool, offloads: bool) -> Any:
+        """One expert, as far as it is here.
+
+        offloads: its blocks stay in the host's memory, and visit the device in turn.
+        """
         ...
 
     def from_first(self, number: int) -> int:
@@ -72,9 +76,11 @@ class Alone:
         self.device = worker.device
         self.pair = one_after_the_other
 
-    def load(self, component: Component, dtype: torch.dtype, *, official: bool) -> Any:
+    def load(self, component: Component, dtype: torch.dtype, *, official: bool, offloads: bool) -> Any:
         """The whole of it."""
-        return load_transformer(component, dtype, self.device, official=official)
+        if not offloads:
+            return load_transformer(component, dtype, self.device, official=official)
+        return keep_on_host(load_transformer(component, dtype, "cpu", official=official), self.device)
 
     def from_first(self, number: int) -> int:
         """The number itself."""
@@ -104,9 +110,11 @@ class Gang:
         xdit.start(topology, worker.device, backend)
         self.pair = side_by_side if topology.cfg > 1 else one_after_the_other
 
-    def load(self, component: Component, dtype: torch.dtype, *, official: bool) -> Any:
+    def load(self, component: Component, dtype: torch.dtype, *, official: bool, offloads: bool) -> Any:
         """xDiT's transformer with the weights, or this rank's part of them."""
-        return load_transformer(component, dtype, self.device, official=official, prepare=self._prepared)
+        device = "cpu" if offloads else self.device
+        transformer = load_transformer(component, dtype, device, official=official, prepare=self._prepared)
+        return keep_on_host(transformer, self.device) if offloads else transformer
 
     def _prepared(self, network: Any) -> Any:
         transformer = xdit.shared(network)

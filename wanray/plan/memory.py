@@ -1,6 +1,6 @@
 """Memory that denoising takes of a GPU. An estimate, until somebody has measured it."""
 
-from wanray.config import TopologyConfig
+from wanray.config import RenderConfig, TopologyConfig
 from wanray.plan.work import Work
 
 ACTIVATION_BYTES = 80
@@ -14,15 +14,21 @@ GATHERED_BLOCKS = 2
 """Of weights that are divided, those of so many blocks are whole at a time: one computes, the next comes."""
 
 
-def rank_bytes(topology: TopologyConfig, num_experts: int, work: Work) -> float:
-    """What a rank takes that holds so many experts, for the largest request of `work`."""
+def rank_bytes(topology: TopologyConfig, num_experts: int, work: Work, offloads: bool) -> float:
+    """What a rank takes that holds so many experts, for the largest request of `work`.
+
+    offloads: it holds no more than a block of one.
+    """
     weights = num_experts * work.expert_bytes / topology.fsdp
+    if offloads:
+        weights = work.expert_bytes / work.dims.num_layers
     if topology.fsdp > 1:
         weights += GATHERED_BLOCKS * work.expert_bytes / work.dims.num_layers
     tokens = max(group.tokens for group in work.groups) / topology.num_parts
     return weights + ACTIVATION_BYTES * work.dims.dim * tokens + FIXED_BYTES
 
 
-def fits(topology: TopologyConfig, num_experts: int, work: Work, gpu_bytes: int) -> bool:
-    """Whether a GPU of so much memory can be such a rank."""
-    return rank_bytes(topology, num_experts, work) <= USABLE * gpu_bytes
+def fits(topology: TopologyConfig, num_experts: int, work: Work, config: RenderConfig) -> bool:
+    """Whether a GPU can be such a rank."""
+    offloads = config.denoise.offload == "sequential"
+    return rank_bytes(topology, num_experts, work, offloads) <= USABLE * config.estimate.gpu_bytes

@@ -21,7 +21,9 @@ def possible_placements(config: RenderConfig, model: Model) -> tuple[str, ...]:
     """What `denoise.gpus` may choose from."""
     if len(model.experts) == 1:
         return ("single",)
-    return ("split", "both", "swap") if config.placement == "auto" else (config.placement,)
+    if config.placement != "auto":
+        return (config.placement,)
+    return ("split", "both") if config.denoise.offload == "sequential" else ("split", "both", "swap")
 
 
 def placement_reason(config: RenderConfig, placement: str) -> str:

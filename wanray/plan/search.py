@@ -84,11 +84,16 @@ def best_layout(config: RenderConfig, work: Work) -> Search:
         raise ConfigError(
             f"denoise.gpus {config.denoise.gpus}: no gang of up to {LARGEST_GANG} GPUs of "
             f"{config.estimate.gpu_bytes / 2**30:.1f} GiB holds {work.model.name} with these requests: "
-            "use more or larger GPUs (estimate.gpu, estimate.gpu_gib), or fewer pixels or frames"
+            "use more or larger GPUs (estimate.gpu, estimate.gpu_gib), fewer pixels or frames"
+            f"{_remedy(config)}"
         )
     winner = min(found, key=_rank)
     others = {name: layout for name, layout in best.items() if layout is not winner}
     return Search(winner, others, sum(map(len, tried.values())))
+
+
+def _remedy(config: RenderConfig) -> str:
+    return ", or denoise.offload=sequential" if config.denoise.offload == "none" else ""
 
 
 def _rank(layout: Layout) -> tuple[float, int, float]:
@@ -139,10 +144,11 @@ def _topologies(
         size = cfg * ulysses
         if size > LARGEST_GANG or work.dims.num_heads % ulysses:
             continue
-        ways = [TopologyConfig(cfg=cfg, ulysses=ulysses, fsdp=fsdp) for fsdp in sorted({1, size})]
+        divisions = {1} if config.denoise.offload == "sequential" else {1, size}
+        ways = [TopologyConfig(cfg=cfg, ulysses=ulysses, fsdp=fsdp) for fsdp in sorted(divisions)]
         if any(ways[0].is_too_fine(number) for number in tokens):
             continue
-        fitting = [way for way in ways if fits(way, num_held, work, config.estimate.gpu_bytes)]
+        fitting = [way for way in ways if fits(way, num_held, work, config)]
         yield from fitting if placement == "swap" else fitting[:1]
 
 

@@ -115,7 +115,8 @@ def _denoise(pool: PoolPlan, group: ShapeGroup, config: RenderConfig, work: Work
     if found is not None:
         return found
     speed = pool_tflops(config, pool.name, _on_gpu(pool, config, work))
-    seconds = tflop / (speed * gang_speedup(topology, group.guided)) + _swaps_s(pool, config, work)
+    seconds = tflop / (speed * gang_speedup(topology, group.guided))
+    seconds += _swaps_s(pool, config, work) + _offload_s(num_steps, group.guided, topology, config, work)
     return Service(mean_s=seconds, clip_s=seconds, basis=FLOPS)
 
 
@@ -127,6 +128,16 @@ def _swaps_s(pool: PoolPlan, config: RenderConfig, work: Work) -> float:
     in_a_row = max(1, min(config.denoise.swap_after, work.num_requests // gangs.gangs))
     swap_s = work.expert_bytes / gangs.topology.fsdp / (config.estimate.host_gb_per_s * 1e9)
     return len(pool.experts) * swap_s / in_a_row
+
+
+def _offload_s(
+    num_steps: int, guided: bool, topology: TopologyConfig, config: RenderConfig, work: Work
+) -> float:
+    """In which the blocks of a request's forwards travel to the GPU, which waits for them."""
+    if config.denoise.offload == "none":
+        return 0.0
+    num_forwards = num_steps * (2 if guided and topology.cfg == 1 else 1)
+    return num_forwards * work.expert_bytes / (config.estimate.host_gb_per_s * 1e9)
 
 
 def _extend(group: ShapeGroup, config: RenderConfig, work: Work) -> Service:

@@ -104,6 +104,8 @@ class DenoiseConfig:
     noise: str
     swaps: bool
     """Whether one expert at a time is held; each run then does the steps of one."""
+    offloads: bool
+    """Whether blocks stay in the host's memory and visit the device in turn."""
     topology: TopologyConfig
     attention: str
     """As `denoise.attention`, or `sage`."""

@@ -68,7 +68,9 @@ class Denoise:
         self.ranks = make_ranks(worker, self.config.topology, self.config.attention, mode, dtype, self.store)
 
         def load(component: Component) -> Any:
-            return self.ranks.load(component, dtype, official=mode == "official")
+            return self.ranks.load(
+                component, dtype, official=mode == "official", offloads=self.config.offloads
+            )
 
         self.experts = (Swapped if self.config.swaps else Resident)(self.config.transformers, load)
 
