@@ -11,11 +11,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+ON_GPUS = ("expert_step",)
+"""Only where there is one, and only if named."""
 NAMES = ("efficiency", "wall_time", "planning", "load_memory", "vae_memory", "faults", "encoding", "gangs")
 
 
 def main(names: list[str]) -> None:
-    """Run the benchmarks called `names`, or all."""
+    """Run the benchmarks called `names`, of `NAMES` and `ON_GPUS`; without any, all of `NAMES`."""
     for name in names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
         results = module.run()

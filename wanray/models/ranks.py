@@ -29,7 +29,9 @@ class Ranks(Protocol):
     pair: Pair
     """How the forwards of a step are done."""
 
-    def load(self, component: Component, dtype: torch.dtype, *, official: bool, offloads: bool) -> Any:
+    def load(
+        self, component: Component, dtype: torch.dtype, *, official: bool, offloads: bool = False
+    ) -> Any:
         """One expert, as far as it is here.
 
         offloads: its blocks stay in the host's memory, and visit the device in turn.
@@ -76,7 +78,9 @@ class Alone:
         self.device = worker.device
         self.pair = one_after_the_other
 
-    def load(self, component: Component, dtype: torch.dtype, *, official: bool, offloads: bool) -> Any:
+    def load(
+        self, component: Component, dtype: torch.dtype, *, official: bool, offloads: bool = False
+    ) -> Any:
         """The whole of it."""
         if not offloads:
             return load_transformer(component, dtype, self.device, official=official)
@@ -110,7 +114,9 @@ class Gang:
         xdit.start(topology, worker.device, backend)
         self.pair = side_by_side if topology.cfg > 1 else one_after_the_other
 
-    def load(self, component: Component, dtype: torch.dtype, *, official: bool, offloads: bool) -> Any:
+    def load(
+        self, component: Component, dtype: torch.dtype, *, official: bool, offloads: bool = False
+    ) -> Any:
         """xDiT's transformer with the weights, or this rank's part of them."""
         device = "cpu" if offloads else self.device
         transformer = load_transformer(component, dtype, device, official=official, prepare=self._prepared)
