@@ -22,7 +22,9 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path(".demo-training"), help="where trainings are kept")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="where checkpoints are written")
-    parser.add_argument("--vaes", type=Path, help="checkpoints whose VAEs are taken, not trained: demo")
+    parser.add_argument(
+        "--given", type=Path, help="checkpoints whose VAEs and first transformer are taken, not trained: demo"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--threads", type=int, help="of a CPU; parts that do not build on each other may run side by side"
@@ -33,7 +35,7 @@ def main() -> None:
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     chosen.work.mkdir(parents=True, exist_ok=True)
-    workshop = Workshop(chosen.work, chosen.out, chosen.device, chosen.vaes)
+    workshop = Workshop(chosen.work, chosen.out, chosen.device, chosen.given)
     for name, make in PARTS.items():
         if not chosen.parts or name in chosen.parts:
             make(workshop)

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from tools.demo_model import whole_clip
+from tools.demo_model import parts, whole_clip
 from tools.demo_model.clips import FORMATS, HELD_OUT, TRAINED, draw_batch, some_scenes
 from tools.demo_model.loop import Training, finished
 from tools.demo_model.muon import orthogonal
 from tools.demo_model.networks import make_transformer, make_vae
 from tools.demo_model.principal import principal_axes, turn
 from tools.demo_model.text import attend_to_short_texts, embed, make_text_encoder, make_tokenizer
+from tools.demo_model.write import write_checkpoint
 from wanray.models.text import TextEncoder
 from wanray.registry import get_model
 
@@ -130,7 +131,6 @@ def test_no_held_out_scene_is_drawn_for_training():
 
 def test_training_embeds_texts_as_the_product_does(tmp_path):
     """The embeddings that a transformer was trained with are those that it is given."""
-    from tools.demo_model.write import write_checkpoint
     from wanray.checkpoint import open_checkpoint
 
     model, encoder = get_model("ti2v-5b"), make_text_encoder().eval()
@@ -143,6 +143,28 @@ def test_training_embeds_texts_as_the_product_does(tmp_path):
     embedding = product.encode("A red circle, moving up.")
     assert torch.allclose(embedding.text_LD, trained[: len(embedding.text_LD)], atol=1e-6)
     assert not trained[len(embedding.text_LD) :].any()
+
+
+def test_a_training_begins_with_what_fits_of_another():
+    """Blocks and texts are taken over; what is next to the latents, and has another shape, is not."""
+    one, two = (torch.nn.ModuleDict({"transformer": make_transformer(get_model(name))}) for name in NAMES)
+    own = {name: value.clone() for name, value in two.state_dict().items()}
+    parts._begin_with(two, varied(one).state_dict() | {"text_encoder.shared.weight": torch.zeros(1)})
+    around = {
+        f"transformer.{name}" for name in ("patch_embedding.weight", "proj_out.weight", "proj_out.bias")
+    }
+    for name, value in two.state_dict().items():
+        assert torch.equal(value, own[name] if name in around else one.state_dict()[name]), name
+
+
+def test_a_given_checkpoint_is_taken_not_trained(tmp_path):
+    model = get_model("ti2v-5b")
+    transformer, encoder = varied(make_transformer(model)), make_text_encoder()
+    write_checkpoint(model, tmp_path / model.name, make_vae(model), encoder, [transformer])
+    taken = parts.Workshop(tmp_path / "work", tmp_path / "out", "cpu", given=tmp_path).denoiser("ti2v")
+    for name, network in (("transformer", transformer), ("text_encoder", encoder)):
+        for key, value in network.state_dict().items():
+            assert torch.equal(taken[name].state_dict()[key], value.float()), key
 
 
 def test_principal_axes_change_no_picture():

@@ -23,7 +23,9 @@ from wanray.registry import Model, get_model
 ONE, TWO = get_model("ti2v-5b"), get_model("t2v-a14b")
 """With one expert, for text and images; with two, for text."""
 EXPERTS = ("high", "low")
-STEPS = {"ti2v": 8000, "t2v": 14000, "high": 1000, "low": 1000}
+STEPS = {"ti2v": 8000, "t2v": 4500, "high": 1200, "low": 2000}
+STARTS = {"t2v": "ti2v", "high": "t2v", "low": "t2v"}
+"""With whose weights a training begins; what has another shape, around the latents, begins anew."""
 BATCH_TOKENS = {"ti2v-5b": 480, "t2v-a14b": 960}
 """Of 40 and of 20 of the smallest clips."""
 
@@ -35,12 +37,12 @@ class Workshop:
     work: Path
     out: Path
     device: str
-    vaes: Path | None = None
-    """Checkpoints whose VAEs are taken as they are."""
+    given: Path | None = None
+    """Checkpoints whose VAEs, and whose transformer `ti2v`, are taken as they are."""
 
     def vae(self, model: Model) -> AutoencoderKLWan:
         """Trained."""
-        folder = self.vaes / model.name / "vae" if self.vaes else self.work / f"vae-{model.name}"
+        folder = self.given / model.name / "vae" if self.given else self.work / f"vae-{model.name}"
         if not (folder / "config.json").exists():
             train_vae(model, self.work / f"vae-{model.name}.pt", self.device).save_pretrained(folder)
         vae = AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32)
@@ -52,11 +54,13 @@ class Workshop:
         network = torch.nn.ModuleDict({"transformer": make_transformer(model)})
         if name not in EXPERTS:
             network["text_encoder"] = make_text_encoder()
+        if name == "ti2v" and self.given:
+            return _read(network, self.given / model.name)
         if (weights := finished(file, STEPS[name])) is not None:
             network.load_state_dict(weights)
             return network
-        if name in EXPERTS:
-            network["transformer"].load_state_dict(self.denoiser("t2v")["transformer"].state_dict())
+        if name in STARTS:
+            _begin_with(network, self.denoiser(STARTS[name]).state_dict())
         return self._train(name, network.to(self.device), model, file)
 
     def _train(self, name: str, network: Any, model: Model, file: Path) -> Any:
@@ -84,6 +88,19 @@ class Workshop:
             lambda averaged: probe(averaged["transformer"], partial(embed_with, averaged)),
             self.device,
         )
+
+
+def _read(network: Any, checkpoint: Path) -> Any:
+    for name, module in network.items():
+        trained = type(module).from_pretrained(checkpoint / name, torch_dtype=torch.float32)
+        module.load_state_dict(trained.state_dict())
+    return network
+
+
+def _begin_with(network: Any, weights: dict[str, torch.Tensor]) -> None:
+    own = network.state_dict()
+    same = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict(own | same)
 
 
 def _write(model: Model, workshop: Workshop) -> None:
