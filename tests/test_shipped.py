@@ -11,7 +11,7 @@ from wanray.config import load_config
 from wanray.engine.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
-MODELS = {"demo": "ti2v-5b", "demo-images": "ti2v-5b"}
+MODELS = {"demo": "t2v-a14b", "demo-images": "ti2v-5b"}
 """Of the configs that are not called as theirs."""
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tools.demo_model.scenes import COLOURS, RADII, Scene, all_scenes, draw, split_scenes, words
-from tools.demo_model.scorer import NOTHING, look, psnr
+from tools.demo_model.scorer import NOTHING, is_clean, look, psnr
 
 FORMATS = ((64, 64, 9), (96, 64, 17))
 
@@ -107,3 +107,16 @@ def test_the_shape_stays_in_the_picture():
         background = np.median(frames[0].reshape(-1, 3), axis=0)
         edges = (frames[:, [0, -1]], frames[:, :, [0, -1]])
         assert all(np.abs(edge - background).max() < 0.5 for edge in edges), scene
+
+
+def test_a_clip_is_clean_of_anything_but_its_two_colours():
+    scene = Scene("red", "circle", "right", "blue")
+    clip = draw(scene, 64, 64, 9, np.random.default_rng(0))
+    assert is_clean(clip, "red", "blue")
+    assert is_clean((clip * 255).astype(np.uint8), "red", "blue")
+    assert not is_clean(clip, "red", "white")
+    small, large = clip.copy(), clip.copy()
+    small[:, :8, :8] = (0.9, 0.9, 0.2)  # a sixty-fourth of each frame
+    large[:, :16, :16] = (0.9, 0.9, 0.2)
+    assert is_clean(small, "red", "blue")
+    assert not is_clean(large, "red", "blue")

@@ -128,7 +128,7 @@ def test_the_demo_renders_eight_clips_and_then_nothing(tmp_path, monkeypatch):
     assert code == 0, output
     assert "0 clips committed, 8 were committed before" in output
     assert time.monotonic() - begin < 30
-    assert len(events(tmp_path / "out", "dispatched")) == 3 * 8
+    assert len(events(tmp_path / "out", "dispatched")) == 4 * 8, "encode, high, low, decode"
 
 
 def test_damaged_weights_are_wrong_use_on_ray_too(tiny, tmp_path, cluster):

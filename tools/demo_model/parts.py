@@ -23,7 +23,7 @@ from wanray.registry import Model, get_model
 ONE, TWO = get_model("ti2v-5b"), get_model("t2v-a14b")
 """With one expert, for text and images; with two, for text."""
 EXPERTS = ("high", "low")
-STEPS = {"ti2v": 8000, "t2v": 4500, "high": 1200, "low": 2000}
+STEPS = {"ti2v": 8000, "t2v": 3500, "high": 800, "low": 1200}
 STARTS = {"t2v": "ti2v", "high": "t2v", "low": "t2v"}
 """With whose weights a training begins; what has another shape, around the latents, begins anew."""
 BATCH_TOKENS = {"ti2v-5b": 480, "t2v-a14b": 960}

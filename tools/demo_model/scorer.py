@@ -22,6 +22,10 @@ BOX_PIXELS = 2
 """Rows and columns with fewer pixels of the shape are no part of its box: a stray one is noise."""
 KEPT_SHARE = 0.8
 """A shape is kept if so many of the frames show it."""
+STAIN = 0.15
+"""A pixel so far (in RGB of 0..1) from every mixture of the shape's colour and the background's is one."""
+CLEAN_SHARE = 0.97
+"""A clip is clean if so many of its pixels are no stains."""
 NOTHING = "nothing"
 
 
@@ -48,6 +52,15 @@ def look(frames_FHWC: np.ndarray) -> Seen:
     if (mask_FHW.sum(axis=(1, 2)) < LEAST_PIXELS).any():
         return Seen(NOTHING, NOTHING, NOTHING, background)
     return Seen(_nearest(colour_C, COLOURS), _kept_shape(mask_FHW), _direction(mask_FHW), background)
+
+
+def is_clean(frames_FHWC: np.ndarray, colour: str, background: str) -> bool:
+    """Whether a clip shows hardly anything but these two colours, and what lies between them at edges."""
+    shape_C, ground_C = (np.array(PALETTE[name]) / 255 for name in (colour, background))
+    way_C, off_FHWC = shape_C - ground_C, _unit(frames_FHWC) - ground_C
+    along_FHW1 = np.clip(off_FHWC @ way_C / (way_C @ way_C), 0, 1)[..., None]
+    is_stain_FHW = np.linalg.norm(off_FHWC - along_FHW1 * way_C, axis=-1) > STAIN
+    return bool(1 - is_stain_FHW.mean() >= CLEAN_SHARE)
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:

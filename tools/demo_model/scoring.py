@@ -12,10 +12,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from tools.demo_model.scenes import Scene, draw, split_scenes
-from tools.demo_model.scorer import Seen, look, psnr
+from tools.demo_model.scorer import Seen, is_clean, look, psnr
 from wanray.media.video import probe_video, read_frames
 
-NAMES = ("colour", "direction", "background", "shape")
+SEEN = ("colour", "direction", "background", "shape")
+NAMES = (*SEEN, "clean")
 CONFIG = "configs/demo.yaml"
 SIZE_PX = 64
 
@@ -55,7 +56,10 @@ def score(model: Path, scenes: list[Scene], work: Path, *overrides: str, with_im
     if images is not None:
         pairs = zip(clips, images, strict=True)
         decibels = float(np.mean([psnr(frames_FHWC[0], image_HWC) for frames_FHWC, image_HWC in pairs]))
-    return Scores({name: _share(name, seen, scenes) for name in NAMES}, decibels)
+    pairs = zip(clips, scenes, strict=True)
+    clean = [is_clean(frames_FHWC, scene.colour, scene.background) for frames_FHWC, scene in pairs]
+    shares = {name: _share(name, seen, scenes) for name in SEEN} | {"clean": float(np.mean(clean))}
+    return Scores(shares, decibels)
 
 
 def render(
