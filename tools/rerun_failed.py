@@ -20,6 +20,9 @@ def main() -> int:
         print("the last run left no list of failed tests: nothing to run again")
         return 1
     failed = list(json.loads(FAILURES.read_text()))
+    if unread := [name for name in failed if "::" not in name]:
+        print(f"FAILED: {', '.join(unread)} could not be read as tests, which is no accident")
+        return 1
     files = {test.partition("::")[0] for test in failed}
     if len(files) > MOST_FILES:
         print(f"tests failed in {len(files)} files, which is no accident: at most {MOST_FILES} are run again")
