@@ -1,11 +1,11 @@
 """The configuration: frozen dataclasses (`schema`) and how YAML and overrides become them (`load`)."""
 
+from wanray.config.estimate import EstimateConfig
 from wanray.config.extension import CacheConfig, ExtensionConfig
 from wanray.config.faults import ATTENTIONS, DenoisingConfig, EncodingConfig, FaultsConfig, MediaConfig
 from wanray.config.load import load_config, make_config, place_of
 from wanray.config.schema import (
     DefaultsConfig,
-    EstimateConfig,
     ModelConfig,
     NumericsConfig,
     OutputConfig,
