@@ -63,6 +63,11 @@ class DenoisingConfig:
         check_at_least("denoise.swap_after", self.swap_after, 1)
         check_at_least("denoise.checkpoint_every_steps", self.checkpoint_every_steps, 0)
 
+    @property
+    def offloads(self) -> bool:
+        """Whether transformers stay in the host's memory."""
+        return self.offload == "sequential"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FaultsConfig:

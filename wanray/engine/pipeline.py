@@ -213,7 +213,7 @@ def _denoise_stage(
         dtype=config.numerics.dtype,
         noise=config.numerics.noise,
         swaps=placement == "swap",
-        offloads=config.denoise.offload == "sequential",
+        offloads=config.denoise.offloads,
         topology=pool_config(config, name).topology,
         attention=config.attention,
         check_inputs=config.denoise.check_inputs,

@@ -64,7 +64,8 @@ class Places:
         """A place for a gang of each of `pools`, made for the largest first, which fit in fewest places."""
         order = sorted(range(len(pools)), key=lambda index: -pools[index].world_size)
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        within_one = {index for index in order if any(_is_large_enough(node, pools[index]) for node in nodes)}
+        gangs = [index for index in order if pools[index].world_size > 1]
+        within_one = {index for index in gangs if any(_is_large_enough(node, pools[index]) for node in nodes)}
         made = {
             index: self._make(pools[index], "STRICT_PACK" if index in within_one else "PACK")
             for index in order
@@ -103,7 +104,7 @@ def _is_large_enough(node: dict[str, Any], pool: PoolSpec) -> bool:
     assert pool.resources is not None
     needed = {name: amount * pool.world_size for name, amount in pool.resources.items()}
     has_room = all(node["Resources"].get(name, 0.0) >= amount for name, amount in needed.items())
-    return pool.world_size > 1 and has_room and takes(pool.labels, node["Labels"])
+    return has_room and takes(pool.labels, node["Labels"])
 
 
 def _nodes_of(group: PlacementGroup) -> set[str]:

@@ -100,6 +100,11 @@ def network_class(component: Component) -> Any:
     return WanVACETransformer3DModel if is_control else WanTransformer3DModel
 
 
+def blocks_of(transformer: Any) -> tuple[Any, ...]:
+    """The blocks of a transformer, those of a VACE's control branch too."""
+    return (*transformer.blocks, *getattr(transformer, "vace_blocks", ()))
+
+
 def network_config(component: Component) -> dict[str, Any]:
     """Arguments of `network_class`, or of its `config_class` where transformers has it."""
     if component.layout == "official":

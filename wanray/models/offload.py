@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from wanray.models.load import blocks_of
+
 
 class _Slot(NamedTuple):
     """Where a module keeps a parameter or a buffer, and what lies there on the host."""
@@ -26,7 +28,7 @@ class _Slot(NamedTuple):
 
 def keep_on_host(transformer: Any, device: str) -> Any:
     """Leave the blocks of `transformer`, which is on the CPU, where they are; all else moves to `device`."""
-    blocks = (*transformer.blocks, *getattr(transformer, "vace_blocks", ()))
+    blocks = blocks_of(transformer)
     staying = {module for block in blocks for module in block.modules()}
     for slot in _slots(module for module in transformer.modules() if module not in staying):
         slot.fill(slot.home.to(device))

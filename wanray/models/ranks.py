@@ -15,6 +15,7 @@ from wanray.errors import ConfigError
 from wanray.models import fsdp, process_group, xdit
 from wanray.models.attention import choose_attention
 from wanray.models.denoise import Forward, Pair, TextCondition, load_transformer, one_after_the_other
+from wanray.models.load import blocks_of
 from wanray.models.offload import keep_on_host
 from wanray.stage import Worker
 
@@ -125,8 +126,7 @@ class Gang:
     def _prepared(self, network: Any) -> Any:
         transformer = xdit.shared(network)
         if self.topology.fsdp > 1:
-            blocks = (*transformer.blocks, *getattr(transformer, "vace_blocks", ()))
-            fsdp.divide(transformer, blocks, self.device)
+            fsdp.divide(transformer, blocks_of(transformer), self.device)
         return transformer
 
     def leave(self) -> None:

@@ -18,6 +18,7 @@ from accelerate import init_empty_weights
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 
 from wanray.config import TopologyConfig
+from wanray.models.load import blocks_of
 from wanray.models.xdit_on_cpu import import_on_cpu
 
 PAD = "wanray_pad"
@@ -102,7 +103,7 @@ def _tell_pads(transformer: Any) -> None:
     from xfuser.core.distributed import get_sequence_parallel_world_size
 
     arguments: dict[str, Any] = {}
-    for block in (*transformer.blocks, *getattr(transformer, "vace_blocks", ())):
+    for block in blocks_of(transformer):
         block.attn1.processor.attention_kwargs = arguments
 
     def tell(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

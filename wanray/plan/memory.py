@@ -30,5 +30,5 @@ def rank_bytes(topology: TopologyConfig, num_experts: int, work: Work, offloads:
 
 def fits(topology: TopologyConfig, num_experts: int, work: Work, config: RenderConfig) -> bool:
     """Whether a GPU can be such a rank."""
-    offloads = config.denoise.offload == "sequential"
+    offloads = config.denoise.offloads
     return rank_bytes(topology, num_experts, work, offloads) <= USABLE * config.estimate.gpu_bytes

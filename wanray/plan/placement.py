@@ -23,7 +23,7 @@ def possible_placements(config: RenderConfig, model: Model) -> tuple[str, ...]:
         return ("single",)
     if config.placement != "auto":
         return (config.placement,)
-    return ("split", "both") if config.denoise.offload == "sequential" else ("split", "both", "swap")
+    return ("split", "both") if config.denoise.offloads else ("split", "both", "swap")
 
 
 def placement_reason(config: RenderConfig, placement: str) -> str:

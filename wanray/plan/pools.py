@@ -26,12 +26,12 @@ def check_pools(config: RenderConfig, placement: str, dims: Dims, pools: Sequenc
                 f"pools.{name}.topology has {topology.world_size} ranks, but engine local has one process"
             )
         topology.check_model(f"pools.{name}.topology", dims.num_heads, config.attention)
-        if config.denoise.offload == "sequential" and topology.fsdp > 1:
+        if config.denoise.offloads and topology.fsdp > 1:
             raise ConfigError(
                 f"pools.{name}.topology.fsdp must be 1 with denoise.offload=sequential, got {topology.fsdp}: "
                 "each rank reads all weights from the host's memory"
             )
-    if config.denoise.offload == "sequential" and placement == "swap":
+    if config.denoise.offloads and placement == "swap":
         raise ConfigError(
             "denoise.offload sequential excludes placement swap: both experts are in the host's memory "
             "anyway, so use placement=both"

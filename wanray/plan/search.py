@@ -93,7 +93,7 @@ def best_layout(config: RenderConfig, work: Work) -> Search:
 
 
 def _remedy(config: RenderConfig) -> str:
-    return ", or denoise.offload=sequential" if config.denoise.offload == "none" else ""
+    return "" if config.denoise.offloads else ", or denoise.offload=sequential"
 
 
 def _rank(layout: Layout) -> tuple[float, int, float]:
@@ -144,7 +144,7 @@ def _topologies(
         size = cfg * ulysses
         if size > LARGEST_GANG or work.dims.num_heads % ulysses:
             continue
-        divisions = {1} if config.denoise.offload == "sequential" else {1, size}
+        divisions = {1} if config.denoise.offloads else {1, size}
         ways = [TopologyConfig(cfg=cfg, ulysses=ulysses, fsdp=fsdp) for fsdp in sorted(divisions)]
         if any(ways[0].is_too_fine(number) for number in tokens):
             continue

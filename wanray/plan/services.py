@@ -134,7 +134,7 @@ def _offload_s(
     num_steps: int, guided: bool, topology: TopologyConfig, config: RenderConfig, work: Work
 ) -> float:
     """In which the blocks of a request's forwards travel to the GPU, which waits for them."""
-    if config.denoise.offload == "none":
+    if not config.denoise.offloads:
         return 0.0
     num_forwards = num_steps * (2 if guided and topology.cfg == 1 else 1)
     return num_forwards * work.expert_bytes / (config.estimate.host_gb_per_s * 1e9)
